@@ -1,0 +1,2 @@
+//! tlproof.
+fn main() {}
