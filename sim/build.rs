@@ -1,0 +1,105 @@
+//! Translates the RTL with Verilator and compiles the models behind one C++ interface.
+
+mod glue;
+mod verilator;
+
+use std::{env, error::Error, fs, path::Path, path::PathBuf, process::ExitCode};
+
+use verilator::{Job, Verilator};
+
+/// Top modules that become models: the whole machine, and the blocks with tests of their own.
+const TOPS: [&str; 4] = ["sim_top", "iommu", "pcie_switch", "endpoint"];
+
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            println!("cargo::error={}", e.to_string().replace('\n', "\ncargo::error="));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), Box<dyn Error>> {
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
+    let root = here.parent().ok_or("the crate stands in the workspace root")?;
+    for name in ["VERILATOR_BIN", "VERILATOR_ROOT", "CXX"] {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+    for path in ["build.rs", "glue.rs", "verilator.rs", "src/lib.rs", "cpp"] {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    println!("cargo::rerun-if-changed={}", root.join("rtl").display());
+
+    let verilator = Verilator::find().map_err(|e| e.to_string())?;
+    for path in verilator.depends() {
+        println!("cargo::rerun-if-changed={}", path.display());
+    }
+
+    let mut cc = cxx_build::bridge("src/lib.rs");
+    let mut rust = String::new();
+    let mut prefixes = Vec::new();
+    let mut runtime_sources = Vec::new();
+    for top in TOPS {
+        let prefix = format!("V{top}");
+        let job = Job {
+            top,
+            prefix: &prefix,
+            file_list: Path::new("rtl/rtl.f"),
+            waivers: Path::new("rtl/lint.vlt"),
+            base: root,
+            out: &out.join(top),
+        };
+        verilator.translate(&job).map_err(|e| e.to_string())?;
+        let ports = verilator.ports(&job).map_err(|e| e.to_string())?;
+        let (model, runtime) = verilator.sources(&job).map_err(|e| e.to_string())?;
+        let glue = job.out.join(format!("{prefix}_glue.cpp"));
+        fs::write(&glue, glue::cpp(&prefix, &ports))?;
+        rust += &glue::rust(top, &prefix, &ports);
+        cc.files(model).file(glue).include(job.out);
+        for source in runtime {
+            if !runtime_sources.contains(&source) {
+                runtime_sources.push(source);
+            }
+        }
+        prefixes.push(prefix);
+    }
+    let factory = out.join("factory.cpp");
+    fs::write(&factory, glue::factory(&prefixes))?;
+    fs::write(out.join("ports.rs"), rust)?;
+
+    let include = verilator.include();
+    cc.file(factory)
+        .file("cpp/hooks.cpp")
+        .files(runtime_sources)
+        .include(here.join("cpp"))
+        .include(&include)
+        .include(include.join("vltstd"));
+    if let Some(zlib) = env::var_os("DEP_Z_INCLUDE") {
+        cc.include(zlib);
+    }
+    for (name, value) in [
+        ("VERILATOR", "1"),
+        ("VM_COVERAGE", "0"),
+        ("VM_SC", "0"),
+        ("VM_TRACE", "1"),
+        ("VM_TRACE_FST", "1"),
+        ("VM_TRACE_VCD", "0"),
+        ("VM_TIMING", "0"),
+        ("VL_USER_FINISH", "1"),
+        ("VL_USER_STOP", "1"),
+        ("VL_USER_FATAL", "1"),
+    ] {
+        cc.define(name, value);
+    }
+    // The debug profile too: an unoptimised model is more than ten times slower.
+    cc.std("c++17").warnings(false).opt_level(2).debug(false);
+    cc.try_compile("tlproof_models")?;
+    if include.join("fstcpp").is_dir() {
+        println!("cargo::rustc-link-lib=lz4");
+    }
+    println!("cargo::rustc-link-lib=pthread");
+    println!("cargo::rustc-link-lib=atomic");
+    Ok(())
+}
