@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+/// Command queue (IOMMU §3.1): fetches a command, executes it, moves on. Since a command is
+/// complete before the next is fetched, a fence has nothing to wait for but translations.
+module iommu_cq
+  import iommu_pkg::*;
+  import iommu_int_pkg::*;
+#(
+    /// capabilities.MSI_FLAT: IOTINVAL.GVMA exists then, for MSI PTEs.
+    parameter bit MsiFlat = 1'b0
+) (
+    /// Clock.
+    input logic clk_i,
+    /// Reset, active low.
+    input logic rst_ni,
+
+    /// cqcsr.cqen, cqb, cqt.
+    input queue_cfg_t cfg_i,
+    /// ddtp.iommu_mode, for the width of a DID operand.
+    input ddt_mode_e mode_i,
+    /// Clear cqcsr.cqmf, one cycle.
+    input logic clear_cqmf_i,
+    /// Clear cqcsr.cmd_ill, one cycle.
+    input logic clear_cmd_ill_i,
+    /// cqh.
+    output logic [31:0] head_o,
+    /// cqcsr.cqon.
+    output logic on_o,
+    /// cqcsr.cqmf.
+    output logic cqmf_o,
+    /// cqcsr.cmd_ill.
+    output logic cmd_ill_o,
+
+    /// Invalidate in the IOTLB, one cycle.
+    output logic iotlb_inval_valid_o,
+    /// What.
+    output iotlb_inval_t iotlb_inval_o,
+    /// Invalidate in the DDTC, one cycle.
+    output logic ddtc_inval_valid_o,
+    /// What.
+    output ddtc_inval_t ddtc_inval_o,
+
+    /// A fence waits for what is under way; held until done.
+    output logic fence_valid_o,
+    /// The fence has PR or PW.
+    output logic fence_global_o,
+    /// Nothing older than the fence is under way any more.
+    input logic fence_done_i,
+
+    /// Memory request.
+    output logic mem_valid_o,
+    /// Memory request taken.
+    input logic mem_ready_i,
+    /// Memory request.
+    output mem_req_t mem_req_o,
+    /// Response beat for this client.
+    input logic mem_rsp_valid_i,
+    /// Access fault or corrupt data.
+    input logic mem_rsp_error_i,
+    /// The command.
+    input logic [127:0] mem_rsp_cmd_i
+);
+  typedef enum logic [2:0] {
+    StIdle, StFetch, StFetchRsp, StExec, StFence, StWrite, StWriteRsp
+  } state_e;
+  state_e state_q, state_d;
+  logic [31:0] head_q, head_d, mask;
+  logic on_q, on_d, cqmf_q, cmd_ill_q, set_cqmf, set_cmd_ill, turn_on;
+  logic [63:0] dw0_q, dw1_q;
+
+  assign mask = queue_mask(cfg_i.log2sz_m1);
+
+  // Decode (IOMMU §3.1): bits that are not in the format of the command must be 0.
+  logic [6:0] opcode;
+  logic [2:0] func3;
+  logic is_vma, is_gvma, is_fence, is_inval_ddt, legal, did_fits;
+  assign opcode = dw0_q[6:0];
+  assign func3 = dw0_q[9:7];
+  // Bits 43:34 hold NL and bit 9 of the second doubleword S: reserved without those extensions.
+  assign is_vma = opcode == 7'd1 && func3 == 3'd0 && !dw0_q[11] && dw0_q[43:34] == '0 &&
+                  dw0_q[63:60] == '0 && dw1_q[9:0] == '0 && dw1_q[63:62] == '0;
+  // Nothing a GVMA covers is cached: MSI PTEs are read for each request.
+  assign is_gvma = MsiFlat && opcode == 7'd1 && func3 == 3'd1 && !dw0_q[11] && !dw0_q[32] &&
+                   dw0_q[43:34] == '0 && dw0_q[63:60] == '0 && dw1_q[9:0] == '0 &&
+                   dw1_q[63:62] == '0;
+  // WSI (bit 11) is reserved while fctl.WSI is 0, which it always is.
+  assign is_fence = opcode == 7'd2 && func3 == 3'd0 && !dw0_q[11] && dw0_q[31:14] == '0 &&
+                    dw1_q[63:62] == '0;
+  assign is_inval_ddt = opcode == 7'd3 && func3 == 3'd0 && dw0_q[11:10] == '0 &&
+                        dw0_q[32:12] == '0 && dw0_q[39:34] == '0 && dw1_q == '0 &&
+                        (!dw0_q[33] || did_fits);
+  // A DID operand must not be wider than the mode supports; with no directory all are accepted.
+  assign did_fits = MsiFlat ?
+      (mode_i != Ddt2Lvl || dw0_q[63:55] == '0) && (mode_i != Ddt1Lvl || dw0_q[63:46] == '0) :
+      (mode_i != Ddt2Lvl || dw0_q[63:56] == '0) && (mode_i != Ddt1Lvl || dw0_q[63:47] == '0);
+  assign legal = is_vma || is_gvma || is_fence || is_inval_ddt;
+
+  logic av, exec;
+  assign av = dw0_q[10];
+  assign exec = state_q == StExec;
+  // GV = 1 names a guest's address spaces; with no second stage there is none.
+  assign iotlb_inval_valid_o = exec && is_vma && !dw0_q[33];
+  assign iotlb_inval_o = '{av: av, pscv: dw0_q[32], pscid: dw0_q[31:12], vpn: dw1_q[54:10]};
+  assign ddtc_inval_valid_o = exec && is_inval_ddt;
+  assign ddtc_inval_o = '{dv: dw0_q[33], device_id: dw0_q[63:40]};
+  assign fence_valid_o = state_q == StFence;
+  assign fence_global_o = dw0_q[12] || dw0_q[13];
+
+  always_comb begin
+    mem_req_o = '0;
+    if (state_q == StWrite) begin
+      mem_req_o.write = 1'b1;
+      mem_req_o.addr = {dw1_q[53:0], 2'b00};
+      mem_req_o.len_dw = 5'd1;
+      mem_req_o.wdata[31:0] = dw0_q[63:32];
+    end else begin
+      mem_req_o.addr = {cfg_i.ppn, 12'd0} | {20'd0, head_q, 4'd0};
+      mem_req_o.len_dw = 5'd4;
+    end
+  end
+  assign mem_valid_o = state_q == StFetch || state_q == StWrite;
+
+  assign turn_on = cfg_i.en && !on_q;
+  always_comb begin
+    state_d = state_q;
+    head_d = head_q;
+    on_d = on_q;
+    set_cqmf = 1'b0;
+    set_cmd_ill = 1'b0;
+    unique case (state_q)
+      StIdle: begin
+        on_d = cfg_i.en;
+        if (cfg_i.en && on_q && !cqmf_q && !cmd_ill_q && head_q != (cfg_i.index & mask)) begin
+          state_d = StFetch;
+        end
+      end
+      StFetch: if (mem_ready_i) state_d = StFetchRsp;
+      StFetchRsp: begin
+        if (mem_rsp_valid_i) begin
+          set_cqmf = mem_rsp_error_i;
+          state_d = mem_rsp_error_i ? StIdle : StExec;
+        end
+      end
+      StExec: begin
+        state_d = StIdle;
+        if (!legal) set_cmd_ill = 1'b1;
+        else if (is_fence) state_d = StFence;
+        else head_d = (head_q + 32'd1) & mask;
+      end
+      StFence: begin
+        if (fence_done_i) begin
+          state_d = StIdle;
+          if (!av) begin
+            head_d = (head_q + 32'd1) & mask;
+          end else if (dw1_q[61:54] != '0) begin
+            set_cqmf = 1'b1;  // beyond the physical address space
+          end else begin
+            state_d = StWrite;
+          end
+        end
+      end
+      StWrite: if (mem_ready_i) state_d = StWriteRsp;
+      default: begin
+        if (mem_rsp_valid_i) begin
+          state_d = StIdle;
+          if (mem_rsp_error_i) set_cqmf = 1'b1;
+          else head_d = (head_q + 32'd1) & mask;
+        end
+      end
+    endcase
+    if (turn_on) head_d = '0;
+  end
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      state_q <= StIdle;
+      head_q <= '0;
+      on_q <= 1'b0;
+      cqmf_q <= 1'b0;
+      cmd_ill_q <= 1'b0;
+    end else begin
+      state_q <= state_d;
+      head_q <= head_d;
+      on_q <= on_d;
+      cqmf_q <= set_cqmf || (cqmf_q && !clear_cqmf_i && !turn_on);
+      cmd_ill_q <= set_cmd_ill || (cmd_ill_q && !clear_cmd_ill_i && !turn_on);
+    end
+  end
+  always_ff @(posedge clk_i) begin
+    if (state_q == StFetchRsp && mem_rsp_valid_i) {dw1_q, dw0_q} <= mem_rsp_cmd_i;
+  end
+
+  assign head_o = head_q;
+  assign on_o = on_q;
+  assign cqmf_o = cqmf_q;
+  assign cmd_ill_o = cmd_ill_q;
+
+  // cqh stays on the offender while an error stands.
+  assert property (@(posedge clk_i) disable iff (!rst_ni)
+      !$past(cqmf_q || cmd_ill_q) || $past(turn_on) || $stable(head_q));
+  assert property (@(posedge clk_i) disable iff (!rst_ni)
+      !mem_rsp_valid_i || state_q == StFetchRsp || state_q == StWriteRsp);
+endmodule

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+/// Types shared by the blocks inside the IOMMU. Nothing here is visible at its ports.
+package iommu_int_pkg;
+  import iommu_pkg::*;
+
+  /// CAUSE of a fault record (IOMMU §3.2). 0 means no fault.
+  typedef logic [11:0] cause_t;
+  localparam cause_t CauseNone = 12'd0;
+  localparam cause_t CauseInstrAccess = 12'd1;
+  localparam cause_t CauseReadAccess = 12'd5;
+  localparam cause_t CauseWriteAccess = 12'd7;
+  localparam cause_t CauseInstrPage = 12'd12;
+  localparam cause_t CauseReadPage = 12'd13;
+  localparam cause_t CauseWritePage = 12'd15;
+  localparam cause_t CauseAllDisallowed = 12'd256;
+  localparam cause_t CauseDdtAccess = 12'd257;
+  localparam cause_t CauseDdtInvalid = 12'd258;
+  localparam cause_t CauseDdtMisconfig = 12'd259;
+  localparam cause_t CauseTypeDisallowed = 12'd260;
+  localparam cause_t CauseMsiPteAccess = 12'd261;
+  localparam cause_t CauseMsiPteInvalid = 12'd262;
+  localparam cause_t CauseMsiPteMisconfig = 12'd263;
+  localparam cause_t CauseDdtCorrupt = 12'd268;
+  localparam cause_t CauseMsiPtCorrupt = 12'd270;
+  localparam cause_t CauseInternal = 12'd272;
+  localparam cause_t CauseMsiWrite = 12'd273;
+  localparam cause_t CausePtCorrupt = 12'd274;
+
+  /// `ddtp.iommu_mode` (IOMMU §5.6).
+  typedef enum logic [2:0] {
+    DdtOff  = 3'd0,
+    DdtBare = 3'd1,
+    Ddt1Lvl = 3'd2,
+    Ddt2Lvl = 3'd3,
+    Ddt3Lvl = 3'd4
+  } ddt_mode_e;
+
+  /// First-stage scheme of a device context, `iosatp.MODE` made dense.
+  typedef enum logic [1:0] {
+    S1Bare = 2'd0,
+    S1Sv39 = 2'd1,
+    S1Sv48 = 2'd2,
+    S1Sv57 = 2'd3
+  } s1_mode_e;
+
+  /// What is kept of a valid and well configured device context.
+  typedef struct packed {
+    logic        dtf;
+    logic        pdtv;
+    s1_mode_e    s1_mode;  // S1Bare when pdtv: no process directory is implemented
+    logic [43:0] s1_ppn;
+    logic [19:0] pscid;
+    logic        msi_en;   // msiptp.MODE is Flat; with the four below 0 in base format
+    logic [43:0] msi_ppn;
+    logic [51:0] msi_mask;
+    logic [51:0] msi_pattern;
+  } dc_t;
+
+  /// Size of a leaf page.
+  typedef enum logic [2:0] {
+    Pg4K   = 3'd0,
+    Pg64K  = 3'd1,  // Svnapot
+    Pg2M   = 3'd2,
+    Pg1G   = 3'd3,
+    Pg512G = 3'd4,
+    Pg256T = 3'd5
+  } page_size_e;
+
+  /// Result of a first-stage walk. `w` is PTE.W and PTE.D: without hardware update of D a store
+  /// to a clean page faults. A and U are 1 in every leaf that a walk accepts.
+  typedef struct packed {
+    page_size_e  size;
+    logic        r;
+    logic        w;
+    logic        x;
+    logic        global_map;
+    logic [1:0]  pbmt;
+    logic [43:0] ppn;
+  } leaf_t;
+
+  /// What a fault record reports (IOMMU §3.2); pid and priv are 0 when pid_valid is 0.
+  typedef struct packed {
+    cause_t      cause;
+    ttyp_e       ttyp;
+    logic [23:0] device_id;
+    logic        pid_valid;
+    logic [19:0] process_id;
+    logic        priv;
+    logic [63:0] iotval;
+  } fault_t;
+
+  /// Memory request of one client of the arbiter, which adds the tag.
+  typedef struct packed {
+    logic         write;
+    logic [55:0]  addr;
+    logic [4:0]   len_dw;
+    logic [255:0] wdata;
+  } mem_req_t;
+
+  /// Clients of the memory arbiter; the number is the tag at the port.
+  localparam int unsigned NumMemClients = 6;
+  localparam int unsigned MemDdtw = 0;
+  localparam int unsigned MemPtw = 1;
+  localparam int unsigned MemMsiw = 2;
+  localparam int unsigned MemCq = 3;
+  localparam int unsigned MemFq = 4;
+  localparam int unsigned MemMsi = 5;
+
+  /// IOTINVAL.VMA of host address spaces, as the IOTLB executes it (IOMMU §3.1.1).
+  typedef struct packed {
+    logic        av;
+    logic        pscv;
+    logic [19:0] pscid;
+    logic [44:0] vpn;
+  } iotlb_inval_t;
+
+  /// IODIR.INVAL_DDT, as the DDTC executes it (IOMMU §3.1.3).
+  typedef struct packed {
+    logic        dv;
+    logic [23:0] device_id;
+  } ddtc_inval_t;
+
+  /// Software's side of a queue's registers.
+  typedef struct packed {
+    logic        en;
+    logic [43:0] ppn;
+    logic [4:0]  log2sz_m1;
+    logic [31:0] index;      // cqt or fqh
+  } queue_cfg_t;
+
+  /// One row of msi_cfg_tbl (IOMMU §5.24).
+  typedef struct packed {
+    logic        mask;
+    logic [31:0] data;
+    logic [55:2] addr;
+  } msi_cfg_t;
+
+  /// Index bits of a queue of 2^(log2sz_m1 + 1) entries.
+  function automatic logic [31:0] queue_mask(logic [4:0] log2sz_m1);
+    return ~(32'hffff_fffe << log2sz_m1);
+  endfunction
+
+  /// VPN bits that lie inside a page of this size.
+  function automatic logic [44:0] page_mask(page_size_e size);
+    unique case (size)
+      Pg64K:   return 45'hf;
+      Pg2M:    return {36'd0, {9{1'b1}}};
+      Pg1G:    return {27'd0, {18{1'b1}}};
+      Pg512G:  return {18'd0, {27{1'b1}}};
+      Pg256T:  return {9'd0, {36{1'b1}}};
+      default: return '0;
+    endcase
+  endfunction
+
+  /// Physical page of `vpn` under a leaf.
+  function automatic logic [43:0] leaf_ppn(leaf_t leaf, logic [44:0] vpn);
+    logic [44:0] mask;
+    mask = page_mask(leaf.size);
+    return (leaf.ppn & ~mask[43:0]) | (vpn[43:0] & mask[43:0]);
+  endfunction
+
+  function automatic logic is_exec(ttyp_e t);
+    return t == TtUntransRx || t == TtTransRx;
+  endfunction
+  function automatic logic is_write(ttyp_e t);
+    return t == TtUntransWr || t == TtTransWr;
+  endfunction
+  function automatic logic is_untranslated(ttyp_e t);
+    return t == TtUntransRx || t == TtUntransRd || t == TtUntransWr;
+  endfunction
+
+  function automatic cause_t page_fault(ttyp_e t);
+    return is_exec(t) ? CauseInstrPage : is_write(t) ? CauseWritePage : CauseReadPage;
+  endfunction
+  function automatic cause_t access_fault(ttyp_e t);
+    return is_exec(t) ? CauseInstrAccess : is_write(t) ? CauseWriteAccess : CauseReadAccess;
+  endfunction
+
+  /// Does the leaf permit the access? Read-for-execute needs X, as an instruction fetch does.
+  function automatic logic leaf_permits(leaf_t leaf, ttyp_e t);
+    return is_exec(t) ? leaf.x : is_write(t) ? leaf.w : leaf.r;
+  endfunction
+
+  /// Reported although DC.tc.DTF is 1 (IOMMU §3.2, last column of the CAUSE table).
+  function automatic logic cause_ignores_dtf(cause_t c);
+    return (c >= CauseAllDisallowed && c <= CauseDdtMisconfig) || c == CauseDdtCorrupt ||
+           c == CauseInternal || c == CauseMsiWrite;
+  endfunction
+
+  /// How the bridge answers a faulting request. IOMMU §6.3 leaves UR or CA to the implementation
+  /// for Untranslated and Translated requests; here corrupted data and internal errors (268 to
+  /// 274), which say that the platform and not the request is at fault, are CA, all else is UR.
+  function automatic tr_status_e fault_status(cause_t c);
+    return (c >= CauseDdtCorrupt && c <= CausePtCorrupt) ? TrCa : TrUr;
+  endfunction
+endpackage

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+/// Interrupt pending register (IOMMU §5.18) and the messages that its bits cause (§5.23, §5.24).
+/// A vector becomes pending when an ipsr bit mapped to it goes from 0 to 1, and sends one message
+/// as soon as it is not masked.
+module iommu_msi
+  import iommu_int_pkg::*;
+(
+    /// Clock.
+    input logic clk_i,
+    /// Reset, active low.
+    input logic rst_ni,
+
+    /// cqcsr.cie and an error bit of cqcsr: cip is set while 1.
+    input logic cq_level_i,
+    /// fqcsr.fie and an error bit of fqcsr: fip is set while 1.
+    input logic fq_level_i,
+    /// fqcsr.fie and a new record, one cycle: fip is set.
+    input logic fq_event_i,
+    /// Write of 1 to {fip, cip}, one cycle.
+    input logic [1:0] clear_i,
+    /// ipsr.{fip, cip}.
+    output logic [1:0] ipsr_o,
+
+    /// icvec.civ.
+    input logic [3:0] civ_i,
+    /// icvec.fiv.
+    input logic [3:0] fiv_i,
+    /// msi_cfg_tbl.
+    input msi_cfg_t [15:0] cfg_i,
+
+    /// A message met an access fault; ready/valid.
+    output logic fault_valid_o,
+    /// Taken.
+    input logic fault_ready_i,
+    /// Address of that message.
+    output logic [55:0] fault_addr_o,
+
+    /// Memory request.
+    output logic mem_valid_o,
+    /// Memory request taken.
+    input logic mem_ready_i,
+    /// Memory request.
+    output mem_req_t mem_req_o,
+    /// Response beat for this client.
+    input logic mem_rsp_valid_i,
+    /// Access fault.
+    input logic mem_rsp_error_i
+);
+  typedef enum logic [1:0] { StIdle, StWrite, StRsp, StFault } state_e;
+  state_e state_q, state_d;
+  logic [1:0] ipsr_q, ipsr_d, rise;
+  logic event_q;
+  logic [15:0] pending_q, pending_d, unmasked, sendable;
+  logic [3:0] vector;
+  logic [55:2] addr_q;
+  logic [31:0] data_q;
+  logic send;
+
+  // A cleared bit is 0 for one cycle, so that a condition that still stands makes a new edge.
+  assign ipsr_d[0] = !clear_i[0] && (ipsr_q[0] || cq_level_i);
+  assign ipsr_d[1] = !clear_i[1] && (ipsr_q[1] || fq_level_i || fq_event_i || event_q);
+  assign rise = ipsr_d & ~ipsr_q;
+  assign ipsr_o = ipsr_q;
+
+  always_comb begin
+    for (int unsigned i = 0; i < 16; i++) unmasked[i] = !cfg_i[i].mask;
+  end
+  assign sendable = pending_q & unmasked;
+  always_comb begin
+    vector = '0;
+    for (int i = 15; i >= 0; i--) begin
+      if (sendable[i]) vector = 4'(i);
+    end
+  end
+  assign send = state_q == StIdle && |sendable;
+
+  always_comb begin
+    pending_d = pending_q;
+    if (send) pending_d[vector] = 1'b0;
+    if (rise[0]) pending_d[civ_i] = 1'b1;
+    if (rise[1]) pending_d[fiv_i] = 1'b1;
+  end
+
+  always_comb begin
+    state_d = state_q;
+    unique case (state_q)
+      StIdle:  if (send) state_d = StWrite;
+      StWrite: if (mem_ready_i) state_d = StRsp;
+      StRsp:   if (mem_rsp_valid_i) state_d = mem_rsp_error_i ? StFault : StIdle;
+      default: if (fault_ready_i) state_d = StIdle;
+    endcase
+  end
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      state_q <= StIdle;
+      ipsr_q <= '0;
+      event_q <= 1'b0;
+      pending_q <= '0;
+    end else begin
+      state_q <= state_d;
+      ipsr_q <= ipsr_d;
+      event_q <= fq_event_i && clear_i[1];  // an event in the cycle of a clear comes after it
+      pending_q <= pending_d;
+    end
+  end
+  always_ff @(posedge clk_i) begin
+    if (send) begin
+      addr_q <= cfg_i[vector].addr;
+      data_q <= cfg_i[vector].data;
+    end
+  end
+
+  assign mem_valid_o = state_q == StWrite;
+  assign mem_req_o = '{write: 1'b1, addr: {addr_q, 2'b00}, len_dw: 5'd1, wdata: {224'd0, data_q}};
+  assign fault_valid_o = state_q == StFault;
+  assign fault_addr_o = {addr_q, 2'b00};
+
+  assert property (@(posedge clk_i) disable iff (!rst_ni) !mem_rsp_valid_i || state_q == StRsp);
+endmodule

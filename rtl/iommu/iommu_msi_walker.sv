@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+/// Translates the address of a virtual interrupt file with a flat MSI page table (IOMMU §2.3.3).
+/// MSI PTEs are not cached. One walk at a time; `start_valid_i` is only given while no walk is
+/// under way.
+module iommu_msi_walker
+  import iommu_pkg::*;
+  import iommu_int_pkg::*;
+(
+    /// Clock.
+    input logic clk_i,
+    /// Reset, active low.
+    input logic rst_ni,
+
+    /// Begin a walk.
+    input logic start_valid_i,
+    /// msiptp.PPN.
+    input logic [43:0] root_ppn_i,
+    /// msi_addr_mask.
+    input logic [51:0] mask_i,
+    /// Address bits 63:12; the address has matched mask and pattern.
+    input logic [51:0] page_i,
+    /// Access, for permissions.
+    input ttyp_e ttyp_i,
+    /// The walk has ended, one cycle.
+    output logic done_valid_o,
+    /// Fault, or CauseNone.
+    output cause_t done_cause_o,
+    /// Page of the interrupt file when there is no fault.
+    output logic [43:0] done_ppn_o,
+
+    /// Memory request.
+    output logic mem_valid_o,
+    /// Memory request taken.
+    input logic mem_ready_i,
+    /// Memory request.
+    output mem_req_t mem_req_o,
+    /// Response beat for this client.
+    input logic mem_rsp_valid_i,
+    /// Access fault.
+    input logic mem_rsp_error_i,
+    /// Data corrupt.
+    input logic mem_rsp_poison_i,
+    /// First doubleword of the entry.
+    input logic [63:0] mem_rsp_pte_i
+);
+  // Bits of the mask worked off in a cycle; 52 is a multiple of it.
+  localparam int unsigned ExtractStep = 4;
+
+  typedef enum logic [2:0] { StIdle, StExtract, StReq, StRsp, StDone } state_e;
+  state_e state_q, state_d;
+  logic [51:0] mask_q, page_q, file_q, file_d;
+  logic [5:0] left_q, left_d;
+  logic [43:0] root_q, ppn_q;
+  ttyp_e ttyp_q;
+  cause_t cause_q, cause_d;
+
+  // extract(): the page bits under the mask, packed, from the top downwards.
+  always_comb begin
+    file_d = file_q;
+    for (int i = 51; i > 51 - int'(ExtractStep); i--) begin
+      if (mask_q[i]) file_d = {file_d[50:0], page_q[i]};
+    end
+  end
+
+  assign mem_valid_o = state_q == StReq;
+  assign mem_req_o = '{
+      write: 1'b0,
+      addr: {root_q, 12'd0} | {file_q, 4'd0},
+      len_dw: 5'd4,
+      wdata: '0
+  };
+
+  always_comb begin
+    state_d = state_q;
+    cause_d = cause_q;
+    left_d = left_q - 6'(ExtractStep);
+    unique case (state_q)
+      StIdle: begin
+        left_d = 6'd52;
+        if (start_valid_i) state_d = StExtract;
+      end
+      StExtract: begin
+        if (left_d == '0) state_d = StReq;
+      end
+      StReq: begin
+        if (mem_ready_i) state_d = StRsp;
+      end
+      StRsp: begin
+        if (mem_rsp_valid_i) begin
+          state_d = StDone;
+          // C = 1 is implementation-defined and M = 1 needs MSI_MRIF: both count as
+          // misconfigured. The second doubleword is ignored when M is 3 (AIA, MSI PTEs).
+          if (mem_rsp_error_i) cause_d = CauseMsiPteAccess;
+          else if (mem_rsp_poison_i) cause_d = CauseMsiPtCorrupt;
+          else if (!mem_rsp_pte_i[0]) cause_d = CauseMsiPteInvalid;
+          else if (mem_rsp_pte_i[2:1] != 2'd3 || mem_rsp_pte_i[9:3] != '0 ||
+                   mem_rsp_pte_i[63:54] != '0) cause_d = CauseMsiPteMisconfig;
+          else if (is_exec(ttyp_q)) cause_d = CauseInstrAccess;
+          else cause_d = CauseNone;
+        end
+      end
+      default: state_d = StIdle;
+    endcase
+  end
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) state_q <= StIdle;
+    else state_q <= state_d;
+  end
+  always_ff @(posedge clk_i) begin
+    left_q <= left_d;
+    cause_q <= cause_d;
+    if (start_valid_i) begin
+      root_q <= root_ppn_i;
+      mask_q <= mask_i;
+      page_q <= page_i;
+      ttyp_q <= ttyp_i;
+      file_q <= '0;
+    end else if (state_q == StExtract) begin
+      mask_q <= mask_q << ExtractStep;
+      page_q <= page_q << ExtractStep;
+      file_q <= file_d;
+    end
+    if (mem_rsp_valid_i) ppn_q <= mem_rsp_pte_i[53:10];
+  end
+
+  assign done_valid_o = state_q == StDone;
+  assign done_cause_o = cause_q;
+  assign done_ppn_o = ppn_q;
+
+  assert property (@(posedge clk_i) disable iff (!rst_ni) !start_valid_i || state_q == StIdle);
+  assert property (@(posedge clk_i) disable iff (!rst_ni) !mem_rsp_valid_i || state_q == StRsp);
+endmodule
