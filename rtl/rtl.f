@@ -1,10 +1,17 @@
 rtl/pcie/tlp_pkg.sv
+rtl/pcie/port_pkg.sv
 rtl/bridge/mem_pkg.sv
 rtl/iommu/iommu_pkg.sv
 rtl/iommu/iommu_int_pkg.sv
 rtl/common/fifo.sv
 rtl/pcie/tlp_class_fifo_gate.sv
 rtl/pcie/tlp_class_fifo.sv
+rtl/pcie/tlp_ingress.sv
+rtl/pcie/tlp_arb.sv
+rtl/pcie/cfg_type1.sv
+rtl/switch/switch_route.sv
+rtl/switch/switch_local.sv
+rtl/switch/pcie_switch.sv
 rtl/iommu/iommu_plru.sv
 rtl/iommu/iommu_ddtc.sv
 rtl/iommu/iommu_iotlb.sv
