@@ -3,6 +3,7 @@ rtl/pcie/port_pkg.sv
 rtl/bridge/mem_pkg.sv
 rtl/iommu/iommu_pkg.sv
 rtl/iommu/iommu_int_pkg.sv
+rtl/pcie/ep_pkg.sv
 rtl/common/fifo.sv
 rtl/pcie/tlp_class_fifo_gate.sv
 rtl/pcie/tlp_class_fifo.sv
@@ -26,3 +27,17 @@ rtl/iommu/iommu_regs.sv
 rtl/iommu/iommu_mem_arb.sv
 rtl/iommu/iommu_front.sv
 rtl/iommu/iommu.sv
+rtl/pcie/cfg_type0.sv
+rtl/pcie/ep_id_pool.sv
+rtl/pcie/ep_mem.sv
+rtl/pcie/ep_mem_sink.sv
+rtl/pcie/ep_tlp_source.sv
+rtl/pcie/ep_regs.sv
+rtl/pcie/ep_msix.sv
+rtl/pcie/ep_completer.sv
+rtl/pcie/ep_dma_issue.sv
+rtl/pcie/ep_dma_tags.sv
+rtl/pcie/ep_dma_track.sv
+rtl/pcie/ep_dma.sv
+rtl/pcie/ep_tx_arb.sv
+rtl/pcie/endpoint.sv
