@@ -9,11 +9,15 @@ pub mod addr;
 pub mod attr;
 pub mod bdf;
 pub mod config;
+pub mod enumerate;
 pub mod map;
 pub mod tlp;
+pub mod tree;
 
 pub use addr::{BusAddr, DmaAddr, PhysAddr};
 pub use attr::{Direction, MemAttr, MemType};
 pub use bdf::Bdf;
+pub use enumerate::enumerate;
 pub use map::{MemoryMap, Range};
 pub use tlp::{Class, CplStatus, Head};
+pub use tree::Tree;
