@@ -1,0 +1,115 @@
+//! The `capabilities` register, decoded (IOMMU §5.3).
+
+/// What an IOMMU implements, decoded from the value of its `capabilities` register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one field per bit of the register"
+)]
+pub struct Capabilities {
+    /// The register's value.
+    pub bits: u64,
+    /// First-stage Sv32.
+    pub sv32: bool,
+    /// First-stage Sv39.
+    pub sv39: bool,
+    /// First-stage Sv48.
+    pub sv48: bool,
+    /// First-stage Sv57.
+    pub sv57: bool,
+    /// PTE bits 60:59 belong to software.
+    pub svrsw60t59b: bool,
+    /// Page-based memory types.
+    pub svpbmt: bool,
+    /// Second-stage Sv32x4.
+    pub sv32x4: bool,
+    /// Second-stage Sv39x4.
+    pub sv39x4: bool,
+    /// Second-stage Sv48x4.
+    pub sv48x4: bool,
+    /// Second-stage Sv57x4.
+    pub sv57x4: bool,
+    /// Flat MSI page tables; selects the 64-byte device context.
+    pub msi_flat: bool,
+    /// MSI PTEs may name memory-resident interrupt files.
+    pub msi_mrif: bool,
+    /// Hardware updates of the A and D bits.
+    pub amo_hwad: bool,
+    /// PCIe ATS and PRI.
+    pub ats: bool,
+    /// ATS completions may hold guest physical addresses.
+    pub t2gpa: bool,
+    /// Both endiannesses.
+    pub end: bool,
+    /// Interrupt generation: 0 MSI, 1 wires, 2 both.
+    pub igs: u8,
+    /// Width of physical addresses in bits.
+    pub pas: u8,
+    /// One-level process directory.
+    pub pd8: bool,
+    /// Two-level process directory.
+    pub pd17: bool,
+    /// Three-level process directory.
+    pub pd20: bool,
+    /// Quality-of-service identifiers.
+    pub qosid: bool,
+    /// Invalidation of non-leaf entries by address.
+    pub nl: bool,
+    /// Invalidation of address ranges.
+    pub s: bool,
+}
+
+impl Capabilities {
+    /// Decodes the register.
+    #[must_use]
+    pub const fn decode(bits: u64) -> Self {
+        const fn bit(bits: u64, n: u32) -> bool {
+            bits >> n & 1 == 1
+        }
+        Self {
+            bits,
+            sv32: bit(bits, 8),
+            sv39: bit(bits, 9),
+            sv48: bit(bits, 10),
+            sv57: bit(bits, 11),
+            svrsw60t59b: bit(bits, 14),
+            svpbmt: bit(bits, 15),
+            sv32x4: bit(bits, 16),
+            sv39x4: bit(bits, 17),
+            sv48x4: bit(bits, 18),
+            sv57x4: bit(bits, 19),
+            msi_flat: bit(bits, 22),
+            msi_mrif: bit(bits, 23),
+            amo_hwad: bit(bits, 24),
+            ats: bit(bits, 25),
+            t2gpa: bit(bits, 26),
+            end: bit(bits, 27),
+            igs: (bits >> 28 & 3) as u8,
+            pas: (bits >> 32 & 0x3f) as u8,
+            pd8: bit(bits, 38),
+            pd17: bit(bits, 39),
+            pd20: bit(bits, 40),
+            qosid: bit(bits, 41),
+            nl: bit(bits, 42),
+            s: bit(bits, 43),
+        }
+    }
+
+    /// Whether any second-stage scheme exists.
+    #[must_use]
+    pub const fn second_stage(&self) -> bool {
+        self.sv32x4 || self.sv39x4 || self.sv48x4 || self.sv57x4
+    }
+
+    /// Bytes in a device context (IOMMU §2.1).
+    #[must_use]
+    pub const fn dc_size(&self) -> u64 {
+        if self.msi_flat { 64 } else { 32 }
+    }
+
+    /// Whether a physical address is within `PAS` bits.
+    #[must_use]
+    pub const fn addressable(&self, addr: u64) -> bool {
+        self.pas >= 64 || addr >> self.pas == 0
+    }
+}
