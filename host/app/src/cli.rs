@@ -1,0 +1,224 @@
+//! Command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tlproof_pcie::{MemoryMap, PhysAddr, Range};
+
+/// Checks DMA mappings TLP by TLP on simulated PCIe and IOMMU hardware.
+///
+/// Exit status: 0 all promises kept, 1 a violation, 2 bad usage or input.
+#[derive(Debug, Parser)]
+#[command(name = "tlproof", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do; `check` if nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The main job: replay a bundled kernel trace, then run a random campaign.
+    Check(CheckArgs),
+    /// Run a seeded random campaign of mappings and DMA.
+    Run(RunArgs),
+    /// Replay traces captured on Linux, with DMA inside every live mapping.
+    Replay(ReplayArgs),
+    /// Print the PCIe tree of the simulated machine after enumeration.
+    Tree(TreeArgs),
+}
+
+/// Which Linux the mapping API behaves as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProfileArg {
+    /// What the physical-address series sets out to do, everywhere.
+    Intended,
+    /// Linux 7.2 with its known quirks.
+    #[value(name = "linux-7.2")]
+    Linux72,
+    /// Before the series: P2P through the host bridge mapped as cacheable memory.
+    PreSeries,
+}
+
+impl ProfileArg {
+    /// The API's profile.
+    #[must_use]
+    pub const fn profile(self) -> tlproof_dma::Profile {
+        match self {
+            Self::Intended => tlproof_dma::Profile::Intended,
+            Self::Linux72 => tlproof_dma::Profile::Linux72,
+            Self::PreSeries => tlproof_dma::Profile::PreSeries,
+        }
+    }
+
+    /// The name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Intended => "intended",
+            Self::Linux72 => "linux-7.2",
+            Self::PreSeries => "pre-series",
+        }
+    }
+}
+
+/// Options of every job that leaves results.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// Which Linux the mapping API behaves as.
+    #[arg(long, value_enum, default_value = "intended")]
+    pub profile: ProfileArg,
+    /// Directory for the results [default: out/<run>]; one that exists is replaced if it holds
+    /// results of an earlier run.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Write waves.fst: a window around the first violation, or the first cycles if there is none.
+    #[arg(long)]
+    pub waves: bool,
+    /// Write trace.pcapng with every TLP at the taps below the bridge.
+    #[arg(long)]
+    pub trace: bool,
+    /// Print the summary as JSON on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `tlproof check`.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// Seed of the campaign.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub common: Common,
+}
+
+/// `tlproof run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// Seed: the same seed gives the same TLPs and the same result files.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// End the campaign after this many TLPs.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub tlps: u64,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub machine: MachineArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub common: Common,
+}
+
+/// `tlproof replay`.
+#[derive(Clone, Debug, Args)]
+pub struct ReplayArgs {
+    /// Traces, NAME.trace or NAME.trace.gz, with NAME.iomem and NAME.pci beside each.
+    #[arg(required = true, value_name = "TRACE")]
+    pub traces: Vec<PathBuf>,
+    /// Seed of the DMA inside the mappings.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub common: Common,
+}
+
+/// `tlproof tree`.
+#[derive(Clone, Debug, Args)]
+pub struct TreeArgs {
+    /// List registers and capabilities of every function.
+    #[arg(short, long)]
+    pub verbose: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub machine: MachineArgs,
+}
+
+/// The simulated machine.
+#[derive(Clone, Debug, Args)]
+pub struct MachineArgs {
+    /// PCIe MMIO aperture as the CPUs see it, BASE+SIZE.
+    #[arg(long, value_name = "BASE+SIZE", default_value = "0x40000000+0x40000000",
+          value_parser = parse_range)]
+    pub aperture: Range,
+    /// CPU physical address minus bus address inside the aperture.
+    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = parse_number)]
+    pub bus_offset: u64,
+}
+
+impl MachineArgs {
+    /// The memory map with these options.
+    ///
+    /// # Errors
+    /// When the aperture overlaps main memory or the interrupt files, is not a multiple of 1 MiB,
+    /// or lies below the bus offset.
+    pub fn memory_map(&self) -> Result<MemoryMap, String> {
+        let map = MemoryMap {
+            aperture: self.aperture,
+            bus_offset: self.bus_offset,
+            ..MemoryMap::default()
+        };
+        let overlaps = |r: &Range| r.base <= map.aperture.last && map.aperture.base <= r.last;
+        if map.dram.iter().any(overlaps) || overlaps(&map.msi) {
+            return Err(format!(
+                "the aperture {:#x} to {:#x} overlaps main memory ({:#x} to {:#x}) or the \
+                 interrupt files ({:#x} to {:#x}): choose another --aperture",
+                map.aperture.base,
+                map.aperture.last,
+                map.dram[0].base,
+                map.dram[0].last,
+                map.msi.base,
+                map.msi.last
+            ));
+        }
+        if !map.aperture.base.0.is_multiple_of(1 << 20) || !map.aperture.size().is_multiple_of(1 << 20) {
+            return Err("--aperture must start and end on a multiple of 1 MiB (0x100000)".into());
+        }
+        if !map.bus_offset.is_multiple_of(1 << 20) || map.bus_offset > map.aperture.base.0 {
+            return Err("--bus-offset must be a multiple of 1 MiB and not above the aperture".into());
+        }
+        Ok(map)
+    }
+}
+
+fn parse_number(s: &str) -> Result<u64, String> {
+    let clean = s.replace('_', "");
+    match clean.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => clean.parse(),
+    }
+    .map_err(|e| format!("`{s}`: {e}"))
+}
+
+fn parse_range(s: &str) -> Result<Range, String> {
+    let (base, size) = s.split_once('+').ok_or("expected BASE+SIZE")?;
+    let (base, size) = (parse_number(base)?, parse_number(size)?);
+    if size == 0 {
+        return Err("the size is 0".into());
+    }
+    let last = base.checked_add(size - 1).filter(|l| *l < 1 << 56);
+    let last = last.ok_or("the range ends above the 56-bit physical address space")?;
+    Ok(Range { base: PhysAddr(base), last: PhysAddr(last) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges() {
+        assert_eq!(parse_range("0x1000+0x10").unwrap(), Range::sized(0x1000, 0x10));
+        for bad in ["", "1", "0x1000+0", "0xffffffffffffffff+2", "0x100000000000000+1", "z+1"] {
+            assert!(parse_range(bad).is_err(), "{bad}");
+        }
+    }
+}
