@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 /// Waits until what is under way has ended, for a fence (IOMMU §3.1.2) or for a write of ddtp
-/// (§5.6): first the requests accepted by the IOMMU, then, when global visibility is asked for,
+/// (§5.5): first the requests accepted by the IOMMU, then, when global visibility is asked for,
 /// those that the bridge still holds.
 module iommu_drain (
     /// Clock.

@@ -27,7 +27,7 @@ package iommu_int_pkg;
   localparam cause_t CauseMsiWrite = 12'd273;
   localparam cause_t CausePtCorrupt = 12'd274;
 
-  /// `ddtp.iommu_mode` (IOMMU §5.6).
+  /// `ddtp.iommu_mode` (IOMMU §5.5).
   typedef enum logic [2:0] {
     DdtOff  = 3'd0,
     DdtBare = 3'd1,
@@ -129,7 +129,7 @@ package iommu_int_pkg;
     logic [31:0] index;      // cqt or fqh
   } queue_cfg_t;
 
-  /// One row of msi_cfg_tbl (IOMMU §5.24).
+  /// One row of msi_cfg_tbl (IOMMU §5.29).
   typedef struct packed {
     logic        mask;
     logic [31:0] data;
@@ -188,9 +188,9 @@ package iommu_int_pkg;
            c == CauseInternal || c == CauseMsiWrite;
   endfunction
 
-  /// How the bridge answers a faulting request. IOMMU §6.3 leaves UR or CA to the implementation
-  /// for Untranslated and Translated requests; here corrupted data and internal errors (268 to
-  /// 274), which say that the platform and not the request is at fault, are CA, all else is UR.
+  /// How the bridge answers a faulting request. IOMMU §7.3 lets the completion be UR or CA, §7.4
+  /// calls CA appropriate where data is corrupt or a data path has failed. So: causes 268 to 274,
+  /// which say that the platform and not the request is at fault, are CA; all else is UR.
   function automatic tr_status_e fault_status(cause_t c);
     return (c >= CauseDdtCorrupt && c <= CausePtCorrupt) ? TrCa : TrUr;
   endfunction

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-/// Interrupt pending register (IOMMU §5.18) and the messages that its bits cause (§5.23, §5.24).
+/// Interrupt pending register (IOMMU §5.18) and the messages that its bits cause (§5.28, §5.29).
 /// A vector becomes pending when an ipsr bit mapped to it goes from 0 to 1, and sends one message
 /// as soon as it is not masked.
 module iommu_msi

@@ -3,7 +3,7 @@
 /// Replacement choice of a fully associative cache: an empty entry if there is one, else one that
 /// has not been used since all others were (one bit an entry).
 module iommu_plru #(
-    /// Number of entries.
+    /// Number of entries, at least 2.
     parameter int unsigned Entries = 16
 ) (
     /// Clock.
@@ -32,6 +32,10 @@ module iommu_plru #(
 
   assign candidates = &valid_i ? ~recent_q : ~valid_i;
   assign victim_o = candidates & (~candidates + 1'b1);
+
+  if (Entries < 2) begin : gen_too_few
+    $error("a cache has at least 2 entries");
+  end
 
   assert property (@(posedge clk_i) disable iff (!rst_ni) $onehot(victim_o));
 endmodule

@@ -135,7 +135,7 @@ module iommu_regs
       msi_q <= '0;
     end else begin
       if (ddtp_done_i) busy_q <= 1'b0;
-      // A write while busy is ignored (IOMMU §5.6). A reserved mode leaves the mode as it is.
+      // A write while busy is ignored (IOMMU §5.5). A reserved mode leaves the mode as it is.
       if (reg_no == RegDdtp && !busy_q) begin
         if (wr_lo) begin
           busy_q <= 1'b1;
