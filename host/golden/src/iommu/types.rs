@@ -307,12 +307,12 @@ pub enum WideAddress {
 /// The choices that the specification leaves to an implementation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choices {
-    /// Causes that the bridge answers with CA; it answers all others with UR. IOMMU §8.3
-    /// ("Handling faulting transactions") leaves the response to the bridge and suggests CA for
-    /// what detected corruption.
+    /// Causes that the bridge answers with CA; it answers all others with UR. IOMMU §7.3
+    /// ("Aborting transactions") leaves the status to the bridge, and §7.4 calls CA appropriate
+    /// for what detected corruption.
     pub completer_abort: RangeInclusive<u16>,
-    /// Whether `iotval` holds the offset in the page; IOMMU §3.2 asks for the IOVA, and some
-    /// implementations keep the page number only.
+    /// Whether `iotval` holds the offset in the page; the note in IOMMU §3.2 on partitioned IOVAs
+    /// allows 0 in its place.
     pub iotval_page_offset: bool,
     /// When addresses beyond `PAS` in a device context are found out (IOMMU §2.1.4, note).
     pub wide_address: WideAddress,
@@ -321,6 +321,9 @@ pub struct Choices {
     /// A device context with `msiptp.MODE` not Off while `iohgatp.MODE` is Bare is misconfigured;
     /// IOMMU §2.1.4 only recommends it.
     pub msi_needs_second_stage: bool,
+    /// An address beyond `PAS` that no page table translates is an access fault of the IOMMU
+    /// (IOMMU §5.3, `PAS`); otherwise the bridge's attribute check finds it (IOMMU §7.2).
+    pub wide_pass_through_faults: bool,
     /// Bits of `RCID` and `MCID` that are supported (IOMMU §2.1.4: wider values are misconfigured).
     pub qos_id_bits: (u8, u8),
 }
@@ -336,6 +339,7 @@ impl Default for Choices {
             wide_address: WideAddress::AccessFault,
             gxl_writable: false,
             msi_needs_second_stage: true,
+            wide_pass_through_faults: false,
             qos_id_bits: (12, 12),
         }
     }

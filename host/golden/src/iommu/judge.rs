@@ -1,0 +1,456 @@
+//! The judge: registers, history, and the verdict on each answer.
+
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashSet;
+use tlproof_pcie::PhysAddr;
+
+use super::command::Command;
+use super::history::{Direct, History};
+use super::registers::{Registers, offset};
+use super::walk::Walker;
+use super::{
+    Actual, Capabilities, Choices, Fault, FaultRecord, Field, Mismatch, Outcome, Request, Stamp,
+    Status, Translation,
+};
+use crate::memory::Memory;
+
+/// Combinations of old and new entries that are tried for one answer.
+const COMBINATIONS: usize = 4096;
+
+/// A command that the IOMMU was given and whose completion is not known yet.
+#[derive(Clone, Copy)]
+struct Pending {
+    /// Index in the queue.
+    index: u32,
+    kind: PendingKind,
+}
+
+#[derive(Clone, Copy)]
+enum PendingKind {
+    /// Its name in the history.
+    Invalidation(u64),
+    Fence(Option<(u64, u32)>),
+    Illegal,
+}
+
+/// The architecture judge of one IOMMU. See the [module](super) for its use.
+pub struct Judge {
+    registers: Registers,
+    choices: Choices,
+    history: History,
+    /// From the last observed `cqh` on.
+    commands: VecDeque<Pending>,
+    /// Index of the first command that was not decoded yet.
+    decoded: u32,
+    /// Invalidations in front of the last fence that is known to be completed come after these.
+    unfenced: Vec<u64>,
+    predicted: VecDeque<FaultRecord>,
+    recorded: FxHashSet<FaultRecord>,
+    overflow: bool,
+}
+
+impl Judge {
+    /// A judge for an IOMMU after reset whose `capabilities` register reads as given.
+    #[must_use]
+    pub fn new(capabilities: u64, choices: Choices) -> Self {
+        Self {
+            registers: Registers::new(Capabilities::decode(capabilities)),
+            choices,
+            history: History::default(),
+            commands: VecDeque::new(),
+            decoded: 0,
+            unfenced: Vec::new(),
+            predicted: VecDeque::new(),
+            recorded: FxHashSet::default(),
+            overflow: false,
+        }
+    }
+
+    /// The registers as the CPUs know them.
+    #[must_use]
+    pub const fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
+    /// The choices of this implementation.
+    #[must_use]
+    pub const fn choices(&self) -> &Choices {
+        &self.choices
+    }
+
+    /// The position in the history now. Take one when a request enters the host.
+    #[must_use]
+    pub const fn stamp(&self) -> Stamp {
+        Stamp(self.history.now())
+    }
+
+    /// The word of eight bytes at `addr`, a multiple of 8, is about to change from `old`. To be
+    /// called for each store into main memory, in order, whoever makes it.
+    pub fn memory_changed(&mut self, addr: PhysAddr, old: u64) {
+        self.history.memory_changed(addr, old);
+    }
+
+    /// A CPU wrote `size` bytes (4 or 8) at `offset` of the register file. Commands that a new
+    /// `cqt` hands over are read from `mem`.
+    pub fn register_write(&mut self, mem: &impl Memory, offset: u32, size: u8, value: u64) {
+        let (ddtp, cqcsr, fqcsr) = (
+            self.registers.ddtp(),
+            self.registers.cqcsr(),
+            self.registers.fqcsr(),
+        );
+        self.registers.write(offset, size, value);
+        let touches = |at: u32| (offset..offset + u32::from(size)).contains(&at);
+        if self.registers.ddtp() != ddtp {
+            self.history.ddtp_changed(ddtp);
+        }
+        if touches(offset::CQCSR) {
+            let now = self.registers.cqcsr();
+            if now & !cqcsr & 1 == 1 {
+                self.registers.read_observed(offset::CQH, 4, 0);
+                self.restart_queue();
+            } else if now & 0xf00 != cqcsr & 0xf00 {
+                // What follows the command that stopped the queue may have been rewritten.
+                self.restart_queue();
+            }
+        }
+        if touches(offset::FQCSR) && self.registers.fqcsr() & !fqcsr & 1 == 1 {
+            self.registers.read_observed(offset::FQT, 4, 0);
+        }
+        if (touches(offset::CQT) || touches(offset::CQCSR)) && self.registers.cqcsr() & 1 == 1 {
+            self.fetch(mem);
+        }
+    }
+
+    /// A CPU read `value` from the `size` bytes (4 or 8) at `offset`.
+    pub fn register_read(&mut self, offset: u32, size: u8, value: u64) {
+        // `ddtp.busy` is not part of what was written.
+        let ddtp = self.registers.ddtp();
+        self.registers.read_observed(offset, size, value);
+        let touches = |at: u32| (offset..offset + u32::from(size)).contains(&at);
+        if touches(offset::DDTP) {
+            let busy = value >> 4 & 1 == 1;
+            if busy {
+                self.registers.write(offset::DDTP, 8, ddtp);
+            } else {
+                self.history.ddtp_settled();
+            }
+        }
+        if touches(offset::CQH) {
+            self.head_moved();
+        }
+        if touches(offset::FQCSR) {
+            self.overflow |= self.registers.fqcsr() & 0x300 != 0;
+        }
+    }
+
+    /// A CPU saw the store of an IOFENCE.C with `AV` in memory, which completes that fence.
+    pub fn fence_store_observed(&mut self, addr: PhysAddr, data: u32) {
+        let fence =
+            |p: &Pending| matches!(p.kind, PendingKind::Fence(Some(s)) if s == (addr.0, data));
+        if let Some(at) = self.commands.iter().position(fence) {
+            self.retire(at + 1);
+        }
+    }
+
+    fn queue_mask(&self) -> u32 {
+        let log2 = (self.registers.cqb() & 0x1f) + 1;
+        ((1u64 << log2) - 1) as u32
+    }
+
+    fn restart_queue(&mut self) {
+        self.commands.clear();
+        self.decoded = self.registers.cqh() & self.queue_mask();
+    }
+
+    /// Decodes the commands up to `cqt`.
+    fn fetch(&mut self, mem: &impl Memory) {
+        let mask = self.queue_mask();
+        let base = (self.registers.cqb() >> 10 & ((1 << 44) - 1)) << 12;
+        let fctl = self.registers.fctl();
+        let caps = self.registers.capabilities;
+        let tail = self.registers.cqt() & mask;
+        while self.decoded != tail {
+            let index = self.decoded;
+            self.decoded = (index + 1) & mask;
+            let at = base + u64::from(index) * 16;
+            let words = [mem.read_u64(PhysAddr(at)), mem.read_u64(PhysAddr(at + 8))];
+            let command = match words {
+                [Ok(w0), Ok(w1)] if fctl & 1 == 1 => {
+                    Command::decode([w0.swap_bytes(), w1.swap_bytes()], &caps, fctl & 2 != 0)
+                }
+                [Ok(w0), Ok(w1)] => Command::decode([w0, w1], &caps, fctl & 2 != 0),
+                _ => Command::Illegal,
+            };
+            let kind = match command {
+                Command::Invalidate(scope) => {
+                    PendingKind::Invalidation(self.history.submitted(scope))
+                }
+                Command::Fence(store) => PendingKind::Fence(store),
+                Command::Illegal => PendingKind::Illegal,
+            };
+            self.commands.push_back(Pending { index, kind });
+        }
+    }
+
+    /// `cqh` was read: a fence in front of it is completed (IOMMU §3.1.2).
+    fn head_moved(&mut self) {
+        let mask = self.queue_mask();
+        let head = self.registers.cqh() & mask;
+        let Some(first) = self.commands.front() else {
+            return;
+        };
+        let passed = head.wrapping_sub(first.index) & mask;
+        if passed as usize <= self.commands.len() {
+            self.retire(passed as usize);
+        }
+    }
+
+    /// The first `count` pending commands are over; what stands before the last fence among them
+    /// is completed.
+    fn retire(&mut self, count: usize) {
+        for _ in 0..count {
+            match self.commands.front().map(|p| p.kind) {
+                Some(PendingKind::Invalidation(name)) => self.unfenced.push(name),
+                Some(PendingKind::Fence(_)) => {
+                    self.history.completed(&self.unfenced);
+                    self.unfenced.clear();
+                }
+                Some(PendingKind::Illegal) | None => return,
+            }
+            self.commands.pop_front();
+        }
+    }
+
+    fn walker(&self) -> Walker<'_> {
+        Walker {
+            caps: &self.registers.capabilities,
+            choices: &self.choices,
+            fctl: self.registers.fctl(),
+        }
+    }
+
+    /// What the tables demand as they stand now.
+    #[must_use]
+    pub fn translate<M: Memory>(&self, mem: &M, request: &Request) -> Outcome {
+        let mut tables = Direct {
+            mem,
+            ddtp: self.registers.ddtp(),
+        };
+        self.walker().translate(&mut tables, request)
+    }
+
+    /// Judges an answer. `since` is the stamp of the time at which the request entered the host.
+    ///
+    /// # Errors
+    /// No version of the tables that the request may have met explains the answer; the mismatch
+    /// names the first field that differs from what the tables demand now.
+    pub fn check<M: Memory>(
+        &mut self,
+        mem: &M,
+        request: &Request,
+        since: Stamp,
+        actual: &Actual,
+    ) -> Result<Outcome, Mismatch> {
+        let walker = Walker {
+            caps: &self.registers.capabilities,
+            choices: &self.choices,
+            fctl: self.registers.fctl(),
+        };
+        let ddtp = self.registers.ddtp();
+        let now = walker.translate(&mut self.history.current(mem, ddtp), request);
+        let Err(mut mismatch) = compare(&now, actual) else {
+            self.predict(&now);
+            return Ok(now);
+        };
+        for forget_invalidations in [false, true] {
+            let mut versions = self
+                .history
+                .versions(mem, ddtp, since.0, forget_invalidations);
+            for _ in 0..COMBINATIONS {
+                let outcome = walker.translate(&mut versions, request);
+                if compare(&outcome, actual).is_ok() {
+                    if forget_invalidations {
+                        mismatch.clause = STALE;
+                        return Err(mismatch);
+                    }
+                    self.predict(&outcome);
+                    return Ok(outcome);
+                }
+                if !versions.next() {
+                    break;
+                }
+            }
+        }
+        Err(mismatch)
+    }
+
+    fn predict(&mut self, outcome: &Outcome) {
+        let enabled = self.registers.fqcsr() & 1 == 1;
+        match outcome {
+            Outcome::Fault(fault) if fault.reported && enabled => {
+                self.predicted.push_back(fault.record);
+            }
+            _ => {}
+        }
+    }
+
+    /// The records that the answers judged so far demand and that were not seen yet, in the order
+    /// of the answers.
+    pub fn fault_records(&self) -> impl Iterator<Item = &FaultRecord> {
+        self.predicted.iter()
+    }
+
+    /// Compares records that a CPU took from the fault queue, as doublewords of the queue's
+    /// endianness, with those that are demanded. Records of one requester may come in any order:
+    /// the specification does not tie it to that of the answers.
+    pub fn compare_fault_queue(&mut self, entries: &[[u64; 4]]) -> Vec<Mismatch> {
+        let big = self.registers.fctl() & 1 == 1;
+        let mut mismatches = Vec::new();
+        for entry in entries {
+            let entry = if big {
+                entry.map(u64::swap_bytes)
+            } else {
+                *entry
+            };
+            let record = FaultRecord::decode(&entry);
+            if let Some(at) = self.predicted.iter().position(|p| *p == record) {
+                self.predicted.remove(at);
+                self.recorded.insert(record);
+                continue;
+            }
+            let nearest = self
+                .predicted
+                .iter()
+                .position(|p| p.device_id == record.device_id);
+            let expected = nearest.and_then(|at| self.predicted.remove(at));
+            mismatches.push(record_mismatch(expected.as_ref(), &record));
+        }
+        mismatches
+    }
+
+    /// Records that are demanded and did not come, to be called when nothing is under way any
+    /// more and the queue has been emptied. Identical faults may share a record, and a queue that
+    /// overflowed or faulted drops records (IOMMU §3.2); those are not missing.
+    pub fn missing_fault_records(&mut self) -> Vec<Mismatch> {
+        let overflow = std::mem::take(&mut self.overflow);
+        let recorded = std::mem::take(&mut self.recorded);
+        self.predicted
+            .drain(..)
+            .filter(|p| !overflow && !recorded.contains(p))
+            .map(|p| Mismatch {
+                field: Field::FaultRecord,
+                expected: format!("{p:x?}"),
+                got: "no record".to_owned(),
+                clause: "IOMMU §3.2",
+            })
+            .collect()
+    }
+}
+
+const STALE: &str = "IOMMU §2.8, §3.1: what it was cached from has been invalidated and fenced";
+
+fn record_mismatch(expected: Option<&FaultRecord>, got: &FaultRecord) -> Mismatch {
+    let (expected, got) = match expected {
+        None => ("no record".to_owned(), format!("{got:x?}")),
+        Some(e) => {
+            let fields = [
+                ("CAUSE", u64::from(e.cause), u64::from(got.cause)),
+                ("TTYP", e.ttyp.into(), got.ttyp.into()),
+                (
+                    "PV",
+                    e.process_id.is_some().into(),
+                    got.process_id.is_some().into(),
+                ),
+                (
+                    "PID",
+                    e.process_id.unwrap_or(0).into(),
+                    got.process_id.unwrap_or(0).into(),
+                ),
+                ("PRIV", e.privileged.into(), got.privileged.into()),
+                ("iotval", e.iotval, got.iotval),
+                ("iotval2", e.iotval2, got.iotval2),
+            ];
+            fields
+                .iter()
+                .find(|(_, e, g)| e != g)
+                .map(|(name, e, g)| (format!("{name} {e:#x}"), format!("{name} {g:#x}")))
+                .unwrap_or_default()
+        }
+    };
+    Mismatch {
+        field: Field::FaultRecord,
+        expected,
+        got,
+        clause: "IOMMU §3.2",
+    }
+}
+
+/// Whether an answer is what an outcome demands; if not, the first field that differs.
+fn compare(outcome: &Outcome, actual: &Actual) -> Result<(), Mismatch> {
+    let mismatch = |field, expected: String, got: String, clause| {
+        Err(Mismatch {
+            field,
+            expected,
+            got,
+            clause,
+        })
+    };
+    let describe = |status: Status, cause: u16| match status {
+        Status::Ok => status.to_string(),
+        _ => format!("{status} (cause {cause})"),
+    };
+    let answered = describe(actual.status, actual.cause);
+    match outcome {
+        Outcome::Unmodelled(what) => mismatch(
+            Field::Unmodelled,
+            format!("a model of {what}"),
+            answered,
+            "IOMMU §5.3",
+        ),
+        Outcome::Ok(translation) => {
+            let Translation { spa, pbmt, .. } = translation;
+            if actual.status != Status::Ok {
+                mismatch(
+                    Field::Status,
+                    format!("OK, {spa} {pbmt}"),
+                    answered,
+                    "IOMMU §2.3 step 20",
+                )
+            } else if actual.spa != *spa {
+                let got = actual.spa.to_string();
+                mismatch(Field::Address, spa.to_string(), got, "IOMMU §2.3 step 17")
+            } else if actual.pbmt != *pbmt as u8 {
+                let got = super::Pbmt::from_bits(actual.pbmt.into())
+                    .map_or_else(|| format!("reserved {}", actual.pbmt), |p| p.to_string());
+                mismatch(
+                    Field::MemoryType,
+                    pbmt.to_string(),
+                    got,
+                    "Privileged Svpbmt",
+                )
+            } else {
+                Ok(())
+            }
+        }
+        Outcome::Fault(fault) => {
+            let Fault { status, clause, .. } = *fault;
+            let expected = describe(status, fault.cause());
+            if actual.status == Status::Ok {
+                mismatch(
+                    Field::Status,
+                    expected,
+                    format!("OK, {}", actual.spa),
+                    clause,
+                )
+            } else if actual.cause != fault.cause() {
+                let got = actual.cause.to_string();
+                mismatch(Field::Cause, fault.cause().to_string(), got, clause)
+            } else if actual.status != status {
+                mismatch(Field::Status, expected, answered, "IOMMU §7.3")
+            } else {
+                Ok(())
+            }
+        }
+    }
+}
