@@ -43,7 +43,7 @@ pub struct Judge {
     commands: VecDeque<Pending>,
     /// Index of the first command that was not decoded yet.
     decoded: u32,
-    /// Invalidations in front of the last fence that is known to be completed come after these.
+    /// Names of the invalidations that the IOMMU took since the last completed fence.
     unfenced: Vec<u64>,
     predicted: VecDeque<FaultRecord>,
     recorded: FxHashSet<FaultRecord>,
