@@ -2,6 +2,41 @@
 //!
 //! The names are the kernel's where the kernel names the thing. The crate reaches a machine only
 //! through the traits of [`machine`]; it knows no simulator.
+//!
+//! [`Dma`] is the API. [`Dma::describe`] says what a live mapping promises; [`trace`] records the
+//! events that a kernel would trace.
 
+pub mod attrs;
+mod bounce;
+pub mod coherent;
+pub mod device;
+mod direct;
+pub mod dma;
+pub mod error;
+mod flush_queue;
 pub mod iommu;
+pub mod iommu_dma;
+pub mod iova;
+pub mod iova_state;
+pub mod ledger;
 pub mod machine;
+pub mod pages;
+pub mod riscv;
+mod mapping;
+pub mod p2pdma;
+pub mod profile;
+pub mod sg;
+pub mod swiotlb;
+pub mod trace;
+
+pub use attrs::Attrs;
+pub use coherent::{Coherent, PageSource};
+pub use device::{Attach, Backend, Device, DeviceId, DmaRange};
+pub use dma::{Config, Dma};
+pub use error::{MapError, Warning, WarningKind};
+pub use iova_state::IovaState;
+pub use ledger::{Api, Expected, Mapping, Route, Segment};
+pub use profile::{Profile, Quirks};
+pub use sg::SgEntry;
+pub use swiotlb::Swiotlb;
+pub use trace::Event;

@@ -1,0 +1,216 @@
+//! Coherent memory: allocated, mapped and kept.
+
+use tlproof_pcie::{Direction, DmaAddr, PhysAddr};
+
+use crate::{
+    attrs::Attrs,
+    device::{Backend, DeviceId},
+    dma::Dma,
+    error::{MapError, check_range},
+    iommu::IommuDriver,
+    iommu_dma::dma_info_to_prot,
+    ledger::{Api, Segment},
+    machine::Machine,
+    trace::Event,
+};
+
+/// Page of the CPU in bytes: allocations are multiples of it.
+const PAGE: u64 = 4096;
+
+/// Where allocations take their memory from.
+pub trait PageSource {
+    /// Takes `size` contiguous bytes, a multiple of 4096, at a multiple of 4096 and with the last
+    /// at most `limit`; `None` when there are none.
+    fn alloc(&mut self, size: u64, limit: PhysAddr) -> Option<PhysAddr>;
+
+    /// Takes back what [`PageSource::alloc`] gave.
+    fn free(&mut self, phys: PhysAddr, size: u64);
+}
+
+/// An allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coherent {
+    /// Where the CPU finds it.
+    pub phys: PhysAddr,
+    /// Where the device finds it.
+    pub dma: DmaAddr,
+    /// Bytes asked for.
+    pub size: u64,
+    /// The CPU must access it uncached: the device does not snoop.
+    pub uncached: bool,
+    owned: bool,
+}
+
+impl<I: IommuDriver> Dma<I> {
+    /// `dma_alloc_coherent`: zeroed memory that CPU and device share.
+    ///
+    /// # Errors
+    /// No memory, no IOVA, or a refusal of the page table.
+    pub fn dma_alloc_coherent(
+        &mut self,
+        m: &mut dyn Machine,
+        dev: DeviceId,
+        size: u64,
+    ) -> Result<Coherent, MapError> {
+        self.dma_alloc_attrs(m, dev, size, Attrs::empty())
+    }
+
+    /// `dma_alloc_attrs`; the memory is contiguous with and without `FORCE_CONTIGUOUS`.
+    ///
+    /// # Errors
+    /// As [`Dma::dma_alloc_coherent`].
+    pub fn dma_alloc_attrs(
+        &mut self,
+        m: &mut dyn Machine,
+        dev: DeviceId,
+        size: u64,
+        attrs: Attrs,
+    ) -> Result<Coherent, MapError> {
+        let d = self.device(dev)?;
+        let limit = match d.backend {
+            Backend::Iommu(_) => u64::MAX,
+            _ => d.coherent_limit(),
+        };
+        let len = page_len(size)?;
+        let pages = self.pages.as_mut();
+        let phys = pages.and_then(|p| p.alloc(len, PhysAddr(limit)));
+        let result = match phys {
+            Some(phys) => self.alloc_at(m, dev, phys, size, attrs, true),
+            None => Err(MapError::NoMemory),
+        };
+        if let (Err(_), Some(phys), Some(pages)) = (&result, phys, self.pages.as_mut()) {
+            pages.free(phys, len);
+        }
+        self.trace_alloc(dev, size, attrs, &result);
+        result
+    }
+
+    /// [`Dma::dma_alloc_attrs`] with the memory that the caller names, for the replay of a trace.
+    ///
+    /// # Errors
+    /// As [`Dma::dma_alloc_coherent`]; the address must be a multiple of 4096 in main memory.
+    pub fn dma_alloc_at(
+        &mut self,
+        m: &mut dyn Machine,
+        dev: DeviceId,
+        phys: PhysAddr,
+        size: u64,
+        attrs: Attrs,
+    ) -> Result<Coherent, MapError> {
+        let result = self.alloc_at(m, dev, phys, size, attrs, false);
+        self.trace_alloc(dev, size, attrs, &result);
+        result
+    }
+
+    fn trace_alloc(
+        &mut self,
+        dev: DeviceId,
+        size: u64,
+        attrs: Attrs,
+        result: &Result<Coherent, MapError>,
+    ) {
+        let Ok(bdf) = self.device(dev).map(|d| d.bdf) else {
+            return;
+        };
+        let ok = result.as_ref().ok();
+        self.trace.emit(|| Event::DmaAlloc {
+            dev: bdf,
+            phys: ok.map(|c| c.phys),
+            dma: ok.map(|c| c.dma),
+            size,
+            attrs,
+        });
+    }
+
+    fn alloc_at(
+        &mut self,
+        m: &mut dyn Machine,
+        dev: DeviceId,
+        phys: PhysAddr,
+        size: u64,
+        attrs: Attrs,
+        owned: bool,
+    ) -> Result<Coherent, MapError> {
+        let d = self.device(dev)?;
+        let (coherent, backend, limit) = (d.coherent, d.backend, d.coherent_limit());
+        let len = page_len(size)?;
+        check_range(phys, len)?;
+        if phys.offset_in(PAGE) != 0 || !m.memory_map().is_dram(phys, len) {
+            return Err(MapError::NoMemory);
+        }
+        m.mem_write(phys, &vec![0; len as usize]);
+        if !coherent {
+            // Written back and forgotten: from here on the CPU accesses it uncached.
+            m.cache_clean(phys, len);
+            m.cache_invalidate(phys, len);
+        }
+        let dma = match backend {
+            Backend::Iommu(_) => {
+                let prot = dma_info_to_prot(Direction::Bidirectional, coherent, attrs);
+                self.iommu_dma_map_range(m, dev, phys, len, prot, limit)?
+            }
+            _ => self
+                .device(dev)?
+                .phys_to_dma(phys)
+                .filter(|dma| dma.0.checked_add(len - 1).is_some_and(|end| end <= limit))
+                .ok_or(MapError::NoMemory)?,
+        };
+        let segment = Segment {
+            dma,
+            target: phys,
+            len: size,
+            bounced: None,
+        };
+        let dir = Direction::Bidirectional;
+        self.promise(m, dev, vec![segment], dir, attrs, Api::Coherent);
+        Ok(Coherent {
+            phys,
+            dma,
+            size,
+            uncached: !coherent,
+            owned,
+        })
+    }
+
+    /// `dma_free_attrs`.
+    pub fn dma_free_attrs(
+        &mut self,
+        m: &mut dyn Machine,
+        dev: DeviceId,
+        memory: Coherent,
+        attrs: Attrs,
+    ) {
+        let Ok(d) = self.device(dev) else { return };
+        let (bdf, backend) = (d.bdf, d.backend);
+        let (dma, size) = (memory.dma, memory.size);
+        let Ok(len) = page_len(size) else { return };
+        self.trace.emit(|| Event::DmaFree {
+            dev: bdf,
+            dma,
+            size,
+            attrs,
+        });
+        let dir = Direction::Bidirectional;
+        let found = self.ledger.remove(dev, dma, size, dir, attrs);
+        self.debug_unmap(bdf, dma, (size, dir, attrs, Api::Coherent), found.as_ref());
+        if found.is_none() {
+            return;
+        }
+        self.drain(found);
+        if matches!(backend, Backend::Iommu(_)) {
+            self.iommu_dma_unmap_range(m, dev, dma, len);
+        }
+        if memory.owned
+            && let Some(pages) = self.pages.as_mut()
+        {
+            pages.free(memory.phys, len);
+        }
+    }
+}
+
+fn page_len(size: u64) -> Result<u64, MapError> {
+    if size == 0 {
+        return Err(MapError::ZeroSize);
+    }
+    size.checked_next_multiple_of(PAGE).ok_or(MapError::Wraps)
+}

@@ -1,0 +1,480 @@
+//! The DMA API of a machine: its devices, IOMMU domains, bounce pool and peers.
+
+use tlproof_pcie::{Bdf, DmaAddr, Range};
+
+use crate::{
+    attrs::Attrs,
+    coherent::PageSource,
+    device::{Attach, Backend, Device, DeviceId},
+    error::{MapError, WarningKind, Warnings},
+    flush_queue::FlushQueue,
+    iommu::{DomainId, IommuDriver},
+    iova::IovaDomain,
+    ledger::{Ledger, Mapping},
+    machine::Machine,
+    p2pdma::P2pdma,
+    profile::{Profile, Quirks},
+    swiotlb::{SlotRule, Swiotlb},
+    trace::Trace,
+};
+
+/// What is the same for all devices.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which Linux.
+    pub quirks: Quirks,
+    /// CPUs, each with its own IOVA cache and flush queue.
+    pub cpus: usize,
+    /// Machine cycles of a millisecond, for the timers.
+    pub cycles_per_ms: u64,
+    /// `iommu.forcedac`: no attempt below 4 GiB first.
+    pub forcedac: bool,
+    /// `ARCH_DMA_MINALIGN` of a kernel with `CONFIG_DMA_BOUNCE_UNALIGNED_KMALLOC`: small buffers
+    /// that a non-coherent device writes are bounced. `None` without the option.
+    pub kmalloc_minalign: Option<u64>,
+    /// IOVAs never handed out: the bridge's windows and the IOMMU's reserved regions, inclusive.
+    pub reserved: Vec<(u64, u64)>,
+}
+
+impl Config {
+    /// A profile on two CPUs, 100 000 cycles a millisecond (100 MHz).
+    #[must_use]
+    pub const fn new(profile: Profile) -> Self {
+        Self {
+            quirks: profile.quirks(),
+            cpus: 2,
+            cycles_per_ms: 100_000,
+            forcedac: false,
+            kmalloc_minalign: None,
+            reserved: Vec::new(),
+        }
+    }
+
+    /// Also keeps the PCIe window `range`, as bus addresses, out of the IOVA space: no IOVA may be
+    /// claimed by a switch as a peer's address.
+    #[must_use]
+    pub fn reserve_window(mut self, range: Range, bus_offset: u64) -> Self {
+        self.reserved.push((
+            range.base.0.wrapping_sub(bus_offset),
+            range.last.0.wrapping_sub(bus_offset),
+        ));
+        self
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new(Profile::default())
+    }
+}
+
+/// A DMA domain: translation, IOVA space and flush queue.
+#[derive(Debug)]
+pub(crate) struct DmaDomain {
+    pub(crate) id: DomainId,
+    pub(crate) iova: IovaDomain,
+    pub(crate) fq: Option<FlushQueue>,
+    /// Last IOVA.
+    pub(crate) end: u64,
+}
+
+/// The DMA API. Its methods have the kernel's names where the kernel has the function.
+pub struct Dma<I> {
+    pub(crate) config: Config,
+    pub(crate) iommu: Option<I>,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) domains: Vec<DmaDomain>,
+    pub(crate) swiotlb: Option<Swiotlb>,
+    pub(crate) pages: Option<Box<dyn PageSource>>,
+    pub(crate) ledger: Ledger,
+    pub(crate) warnings: Warnings,
+    pub(crate) cpu: usize,
+    pub(crate) last_trim: u64,
+    /// Providers of peer-to-peer memory.
+    pub p2pdma: P2pdma,
+    /// Record of events, off at first.
+    pub trace: Trace,
+}
+
+impl<I: IommuDriver> Dma<I> {
+    /// An API without devices; `iommu` is the driver of the unit that they are behind.
+    #[must_use]
+    pub fn new(config: Config, iommu: Option<I>) -> Self {
+        Self {
+            config,
+            iommu,
+            devices: Vec::new(),
+            domains: Vec::new(),
+            swiotlb: None,
+            pages: None,
+            ledger: Ledger::default(),
+            warnings: Warnings::default(),
+            cpu: 0,
+            last_trim: 0,
+            p2pdma: P2pdma::default(),
+            trace: Trace::default(),
+        }
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The IOMMU driver.
+    pub const fn iommu_mut(&mut self) -> Option<&mut I> {
+        self.iommu.as_mut()
+    }
+
+    /// The IOMMU driver.
+    #[must_use]
+    pub const fn iommu(&self) -> Option<&I> {
+        self.iommu.as_ref()
+    }
+
+    /// Gives the API a bounce pool.
+    pub fn set_swiotlb(&mut self, pool: Swiotlb) {
+        self.swiotlb = Some(pool);
+    }
+
+    /// The bounce pool.
+    #[must_use]
+    pub const fn swiotlb(&self) -> Option<&Swiotlb> {
+        self.swiotlb.as_ref()
+    }
+
+    /// Gives the API pages for [`Dma::dma_alloc_attrs`].
+    pub fn set_pages(&mut self, pages: Box<dyn PageSource>) {
+        self.pages = Some(pages);
+    }
+
+    /// Says on which CPU the following calls run.
+    pub const fn set_cpu(&mut self, cpu: usize) {
+        self.cpu = cpu;
+    }
+
+    /// Warnings so far.
+    #[must_use]
+    pub const fn warnings(&self) -> &Warnings {
+        &self.warnings
+    }
+
+    /// Adds a device and attaches it.
+    ///
+    /// # Errors
+    /// The IOMMU refuses or there is none.
+    pub fn add_device(
+        &mut self,
+        m: &mut dyn Machine,
+        mut device: Device,
+        attach: Attach,
+    ) -> Result<DeviceId, MapError> {
+        let attach = match attach {
+            Attach::Strict | Attach::Lazy if self.config.quirks.identity_only => Attach::Identity,
+            other => other,
+        };
+        device.backend = match attach {
+            Attach::Direct => Backend::Direct,
+            Attach::Identity => {
+                let iommu = self.iommu.as_mut().ok_or(MapError::NoDevice)?;
+                iommu.attach(m, device.bdf, None)?;
+                Backend::Identity
+            }
+            Attach::Strict | Attach::Lazy => {
+                // Deferred invalidation would let an untrusted device keep its access.
+                let lazy = attach == Attach::Lazy && !device.untrusted;
+                let index = self.domain_alloc(m, lazy)?;
+                self.domain_attach(m, device.bdf, index)?;
+                Backend::Iommu(index)
+            }
+            Attach::With(other) => {
+                let backend = self.device(other)?.backend;
+                match backend {
+                    Backend::Iommu(index) => self.domain_attach(m, device.bdf, index)?,
+                    Backend::Identity => {
+                        let iommu = self.iommu.as_mut().ok_or(MapError::NoDevice)?;
+                        iommu.attach(m, device.bdf, None)?;
+                    }
+                    Backend::Direct => {}
+                }
+                backend
+            }
+        };
+        device.skip_sync = device.coherent;
+        self.devices.push(device);
+        Ok(DeviceId(self.devices.len() - 1))
+    }
+
+    fn domain_alloc(&mut self, m: &mut dyn Machine, lazy: bool) -> Result<usize, MapError> {
+        let iommu = self.iommu.as_mut().ok_or(MapError::NoDevice)?;
+        let id = iommu.domain_alloc(m)?;
+        let (start, end) = iommu.aperture(id);
+        let shift = iommu.page_sizes(id).trailing_zeros();
+        if shift > 31 {
+            iommu.domain_free(m, id);
+            return Err(MapError::AlignConstraint);
+        }
+        let mut iova = IovaDomain::new(shift, start >> shift, self.config.cpus);
+        for (first, last) in &self.config.reserved {
+            iova.reserve(*first, *last);
+        }
+        self.domains.push(DmaDomain {
+            id,
+            iova,
+            fq: lazy.then(|| FlushQueue::new(self.config.cpus, self.config.cycles_per_ms)),
+            end,
+        });
+        Ok(self.domains.len() - 1)
+    }
+
+    fn domain_attach(
+        &mut self,
+        m: &mut dyn Machine,
+        bdf: Bdf,
+        index: usize,
+    ) -> Result<(), MapError> {
+        let id = self.domains[index].id;
+        let iommu = self.iommu.as_mut().ok_or(MapError::NoDevice)?;
+        Ok(iommu.attach(m, bdf, Some(id))?)
+    }
+
+    /// A device.
+    ///
+    /// # Errors
+    /// [`MapError::NoDevice`] for an ID of another [`Dma`].
+    pub fn device(&self, dev: DeviceId) -> Result<&Device, MapError> {
+        self.devices.get(dev.0).ok_or(MapError::NoDevice)
+    }
+
+    /// The device with a Requester ID.
+    #[must_use]
+    pub fn find_device(&self, bdf: Bdf) -> Option<DeviceId> {
+        self.devices.iter().position(|d| d.bdf == bdf).map(DeviceId)
+    }
+
+    /// The domain that a device is attached to, `None` when it is not translated.
+    #[must_use]
+    pub fn domain_of(&self, dev: DeviceId) -> Option<DomainId> {
+        match self.device(dev).ok()?.backend {
+            Backend::Iommu(i) => self.domains.get(i).map(|d| d.id),
+            _ => None,
+        }
+    }
+
+    /// `dma_set_mask`: also decides anew whether syncs can be skipped.
+    ///
+    /// # Errors
+    /// No such device.
+    pub fn dma_set_mask(&mut self, dev: DeviceId, mask: u64) -> Result<(), MapError> {
+        let d = self.devices.get_mut(dev.0).ok_or(MapError::NoDevice)?;
+        d.dma_mask = Some(mask);
+        d.skip_sync = d.coherent;
+        Ok(())
+    }
+
+    /// `dma_set_coherent_mask`.
+    ///
+    /// # Errors
+    /// No such device.
+    pub fn dma_set_coherent_mask(&mut self, dev: DeviceId, mask: u64) -> Result<(), MapError> {
+        let d = self.devices.get_mut(dev.0).ok_or(MapError::NoDevice)?;
+        d.coherent_dma_mask = mask;
+        Ok(())
+    }
+
+    /// `dma_set_min_align_mask`.
+    ///
+    /// # Errors
+    /// No such device.
+    pub fn dma_set_min_align_mask(&mut self, dev: DeviceId, mask: u64) -> Result<(), MapError> {
+        let d = self.devices.get_mut(dev.0).ok_or(MapError::NoDevice)?;
+        d.min_align_mask = mask;
+        Ok(())
+    }
+
+    /// `dma_need_unmap`: whether the driver must unmap at all.
+    #[must_use]
+    pub fn dma_need_unmap(&self, dev: DeviceId) -> bool {
+        self.device(dev)
+            .is_ok_and(|d| matches!(d.backend, Backend::Iommu(_)) || d.need_sync())
+    }
+
+    /// `dma_get_merge_boundary`: granule less 1 behind an IOMMU, 0 without merging.
+    #[must_use]
+    pub fn dma_get_merge_boundary(&self, dev: DeviceId) -> u64 {
+        self.domain_index(dev)
+            .map_or(0, |i| self.domains[i].iova.granule() - 1)
+    }
+
+    /// `dma_max_mapping_size` in bytes.
+    #[must_use]
+    pub fn dma_max_mapping_size(&self, dev: DeviceId) -> u64 {
+        let Ok(d) = self.device(dev) else { return 0 };
+        let bounces = match d.backend {
+            Backend::Iommu(_) => d.untrusted,
+            _ => self.swiotlb.is_some() && (d.limit() != u64::MAX || self.force_bounce(d)),
+        };
+        if bounces {
+            Swiotlb::max_mapping_size(d.min_align_mask)
+        } else {
+            u64::MAX
+        }
+    }
+
+    /// `dma_opt_mapping_size` in bytes: what the IOVA caches hold.
+    #[must_use]
+    pub fn dma_opt_mapping_size(&self, dev: DeviceId) -> u64 {
+        let max = self.dma_max_mapping_size(dev);
+        self.domain_index(dev)
+            .map_or(max, |i| max.min(self.domains[i].iova.granule() << 5))
+    }
+
+    pub(crate) fn domain_index(&self, dev: DeviceId) -> Option<usize> {
+        match self.device(dev).ok()?.backend {
+            Backend::Iommu(i) => Some(i),
+            _ => None,
+        }
+    }
+
+    /// `is_swiotlb_force_bounce`.
+    pub(crate) fn force_bounce(&self, d: &Device) -> bool {
+        d.force_bounce || self.swiotlb.as_ref().is_some_and(|s| s.force)
+    }
+
+    pub(crate) fn slot_rule(&self, d: &Device, alloc_align_mask: u64) -> SlotRule {
+        SlotRule {
+            min_align_mask: d.min_align_mask,
+            alloc_align_mask,
+            seg_boundary: d.seg_boundary,
+            dma_offset: d
+                .dma_ranges
+                .first()
+                .map_or(0, |r| r.dma_start.0.wrapping_sub(r.cpu_start.0)),
+        }
+    }
+
+    /// The promise that a live mapping made about the byte at `dma`.
+    #[must_use]
+    pub fn describe(&self, dev: DeviceId, dma: DmaAddr) -> Option<Mapping> {
+        self.ledger.find(dev, dma).cloned()
+    }
+
+    /// All live mappings, by device and address; equal ones once.
+    pub fn live(&self) -> impl Iterator<Item = &Mapping> {
+        self.ledger.live()
+    }
+
+    /// Mappings whose translation is gone from the table and not yet flushed from the caches.
+    #[must_use]
+    pub fn draining(&self) -> &[Mapping] {
+        self.ledger.draining()
+    }
+
+    /// Lets the timers run: flushes queues whose 10 ms are over and, every 100 ms, trims the IOVA
+    /// depots. The API never looks at the time by itself.
+    pub fn tick(&mut self, m: &mut dyn Machine) {
+        let now = m.now();
+        for i in 0..self.domains.len() {
+            let expired = self.domains[i]
+                .fq
+                .as_mut()
+                .is_some_and(|fq| fq.expired(now));
+            if expired {
+                self.flush_domain(m, i);
+            }
+        }
+        if now.saturating_sub(self.last_trim) >= self.config.cycles_per_ms.saturating_mul(100) {
+            self.last_trim = now;
+            for d in &mut self.domains {
+                d.iova.trim_depots();
+            }
+        }
+    }
+
+    /// Flushes every queue now.
+    pub fn flush_queues(&mut self, m: &mut dyn Machine) {
+        for i in 0..self.domains.len() {
+            if self.domains[i].fq.is_some() {
+                self.flush_domain(m, i);
+            }
+        }
+    }
+
+    /// Unmapped ranges that wait for a flush, over all domains.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.domains
+            .iter()
+            .filter_map(|d| d.fq.as_ref())
+            .map(FlushQueue::pending)
+            .sum()
+    }
+
+    pub(crate) fn warn(
+        &mut self,
+        kind: WarningKind,
+        device: Option<Bdf>,
+        text: impl FnOnce() -> String,
+    ) {
+        self.warnings.warn(kind, device, text);
+    }
+
+    /// What dma-debug says about an unmap that does not fit its mapping.
+    pub(crate) fn debug_unmap(
+        &mut self,
+        bdf: Bdf,
+        dma: DmaAddr,
+        asked: (u64, tlproof_pcie::Direction, Attrs, crate::ledger::Api),
+        found: Option<&Mapping>,
+    ) {
+        /// Attributes that map and unmap must agree on.
+        const MATTER: Attrs = Attrs::NO_KERNEL_MAPPING
+            .union(Attrs::FORCE_CONTIGUOUS)
+            .union(Attrs::MMIO)
+            .union(Attrs::REQUIRE_COHERENT)
+            .union(Attrs::PRIVILEGED)
+            .union(Attrs::CC_SHARED);
+        let (size, dir, attrs, api) = asked;
+        let dev = Some(bdf);
+        let Some(found) = found else {
+            self.warn(WarningKind::FreeUnknown, dev, || {
+                format!("device driver tries to free DMA memory it has not allocated [{dma}]")
+            });
+            return;
+        };
+        if found.api != api {
+            self.warn(WarningKind::FreeFunction, dev, || {
+                format!(
+                    "device driver frees DMA memory with wrong function [{dma}] [mapped as {:?}] [unmapped as {api:?}]",
+                    found.api
+                )
+            });
+        }
+        if found.size != size {
+            self.warn(WarningKind::FreeSize, dev, || {
+                format!(
+                    "device driver frees DMA memory with different size [{dma}] [map size={}] [unmap size={size}]",
+                    found.size
+                )
+            });
+        }
+        if found.dir != dir {
+            self.warn(WarningKind::FreeDirection, dev, || {
+                format!(
+                    "device driver frees DMA memory with different direction [{dma}] [mapped with {}] [unmapped with {}]",
+                    found.dir.name(),
+                    dir.name()
+                )
+            });
+        }
+        if (found.attrs ^ attrs).intersects(MATTER) {
+            self.warn(WarningKind::FreeAttrs, dev, || {
+                format!(
+                    "device driver frees DMA memory with different attributes [{dma}] [mapped with {}] [unmapped with {attrs}]",
+                    found.attrs
+                )
+            });
+        }
+    }
+}
