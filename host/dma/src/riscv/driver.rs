@@ -6,7 +6,7 @@ use tlproof_pcie::{Bdf, PhysAddr};
 
 use super::{
     command::Command,
-    directory::{Context, Directory},
+    directory::{Context, Directory, Slot},
     pgtable::{Mode, PageTable, corrupt_pbmt, leaf_bits},
     queue::{CommandQueue, FaultQueue},
     regs::{Capabilities, FCTL_BE, FCTL_WSI, Regs, offset, ppn_field, ppn_page},
@@ -233,16 +233,20 @@ impl RiscvIommu {
         Ok(())
     }
 
+    fn slot(&mut self, m: &mut dyn Machine, device: Bdf) -> Result<Slot, IommuError> {
+        self.directory.slot(m, &mut self.pool, u32::from(device.0))
+    }
+
     /// Puts a device under a new first stage: the old context is gone from the unit before the
     /// new one is written, so that no mix of the two is ever seen.
     fn update_context(
         &mut self,
         m: &mut dyn Machine,
         device: Bdf,
+        slot: Slot,
         new: Context,
     ) -> Result<(), IommuError> {
         let id = u32::from(device.0);
-        let slot = self.directory.slot(m, &mut self.pool, id)?;
         let inval = |c: Context| match c.fsc {
             0 => Command::inval_all(),
             _ => Command::inval_pscid(c.pscid),
@@ -497,6 +501,7 @@ impl IommuDriver for RiscvIommu {
         device: Bdf,
         domain: Option<DomainId>,
     ) -> Result<(), IommuError> {
+        let slot = self.slot(m, device)?;
         let context = match domain {
             None => Context {
                 valid: true,
@@ -514,7 +519,7 @@ impl IommuDriver for RiscvIommu {
                 }
             }
         };
-        self.update_context(m, device, context)?;
+        self.update_context(m, device, slot, context)?;
         self.unlink(m, device, domain)
     }
 
@@ -524,7 +529,8 @@ impl IommuDriver for RiscvIommu {
             pscid: 0,
             fsc: 0,
         };
-        self.update_context(m, device, context)?;
+        let slot = self.slot(m, device)?;
+        self.update_context(m, device, slot, context)?;
         self.unlink(m, device, None)
     }
 

@@ -162,13 +162,20 @@ impl Machine for FakeMachine {
         Ok(())
     }
 
+    /// Memory that was never written reads as a pattern.
     fn mem_read(&mut self, addr: PhysAddr, buf: &mut [u8]) {
-        for (i, byte) in buf.iter_mut().enumerate() {
-            let at = addr.0 + i as u64;
-            *byte = self
-                .pages
-                .get(&(at >> 12))
-                .map_or(0xee, |p| p[at as usize & 0xfff]);
+        let mut at = addr.0;
+        let mut buf = buf;
+        while !buf.is_empty() {
+            let offset = (at & 0xfff) as usize;
+            let len = buf.len().min(4096 - offset);
+            let (piece, rest) = buf.split_at_mut(len);
+            match self.pages.get(&(at >> 12)) {
+                Some(page) => piece.copy_from_slice(&page[offset..offset + piece.len()]),
+                None => piece.fill(0xee),
+            }
+            at += len as u64;
+            buf = rest;
         }
     }
 
@@ -179,13 +186,18 @@ impl Machine for FakeMachine {
             let value = u64::from_le_bytes(bytes);
             self.events.push(Event::Write(addr.0, value));
         }
-        for (i, byte) in data.iter().enumerate() {
-            let at = addr.0 + i as u64;
+        let mut data = data;
+        let mut at = addr.0;
+        while !data.is_empty() {
+            let offset = (at & 0xfff) as usize;
+            let (piece, rest) = data.split_at(data.len().min(4096 - offset));
             let page = self
                 .pages
                 .entry(at >> 12)
                 .or_insert_with(|| Box::new([0xee; 4096]));
-            page[at as usize & 0xfff] = *byte;
+            page[offset..offset + piece.len()].copy_from_slice(piece);
+            at += piece.len() as u64;
+            data = rest;
         }
     }
 

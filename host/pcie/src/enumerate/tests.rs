@@ -130,7 +130,7 @@ impl ConfigSpace for Fake {
         at: u16,
         size: u8,
     ) -> std::result::Result<u32, AccessError> {
-        assert!(matches!(size, 1 | 2 | 4) && at % u16::from(size) == 0 && at < 0x1000);
+        assert!(matches!(size, 1 | 2 | 4) && at.is_multiple_of(u16::from(size)) && at < 0x1000);
         let f = self.route(bdf).ok_or(AccessError::Unsupported)?;
         let word = f.get(at & !3) >> (8 * (at & 3));
         Ok(if size == 4 {
@@ -147,7 +147,7 @@ impl ConfigSpace for Fake {
         size: u8,
         value: u32,
     ) -> std::result::Result<(), AccessError> {
-        assert!(matches!(size, 1 | 2 | 4) && at % u16::from(size) == 0 && at < 0x1000);
+        assert!(matches!(size, 1 | 2 | 4) && at.is_multiple_of(u16::from(size)) && at < 0x1000);
         let f = self.route(bdf).ok_or(AccessError::Unsupported)?;
         for i in 0..usize::from(size) {
             let (at, byte) = (usize::from(at) + i, (value >> (8 * i)) as u8);
