@@ -1,3 +1,4 @@
 //! App.
 
+pub mod report;
 pub mod trace;
