@@ -11,20 +11,36 @@ use crate::{
     iommu_dma::dma_info_to_prot,
     ledger::{Api, Segment},
     machine::Machine,
+    pages::{MAX_ORDER, PAGE_SIZE as PAGE, PagePool},
     trace::Event,
 };
-
-/// Page of the CPU in bytes: allocations are multiples of it.
-const PAGE: u64 = 4096;
 
 /// Where allocations take their memory from.
 pub trait PageSource {
     /// Takes `size` contiguous bytes, a multiple of 4096, at a multiple of 4096 and with the last
     /// at most `limit`; `None` when there are none.
-    fn alloc(&mut self, size: u64, limit: PhysAddr) -> Option<PhysAddr>;
+    fn take(&mut self, m: &mut dyn Machine, size: u64, limit: PhysAddr) -> Option<PhysAddr>;
 
-    /// Takes back what [`PageSource::alloc`] gave.
-    fn free(&mut self, phys: PhysAddr, size: u64);
+    /// Takes back what [`PageSource::take`] gave.
+    fn give_back(&mut self, phys: PhysAddr, size: u64);
+}
+
+impl PageSource for PagePool {
+    fn take(&mut self, m: &mut dyn Machine, size: u64, limit: PhysAddr) -> Option<PhysAddr> {
+        let order = size.div_ceil(PAGE).checked_next_power_of_two()?.ilog2();
+        let order = u8::try_from(order).ok().filter(|o| *o <= MAX_ORDER)?;
+        // The pool gives the lowest address that it has: when that is too high, all are.
+        let phys = self.alloc(m, order)?;
+        if phys.checked_add(size - 1).is_some_and(|end| end <= limit) {
+            return Some(phys);
+        }
+        self.free(phys);
+        None
+    }
+
+    fn give_back(&mut self, phys: PhysAddr, _size: u64) {
+        self.free(phys);
+    }
 }
 
 /// An allocation.
@@ -73,13 +89,13 @@ impl<I: IommuDriver> Dma<I> {
         };
         let len = page_len(size)?;
         let pages = self.pages.as_mut();
-        let phys = pages.and_then(|p| p.alloc(len, PhysAddr(limit)));
+        let phys = pages.and_then(|p| p.take(m, len, PhysAddr(limit)));
         let result = match phys {
             Some(phys) => self.alloc_at(m, dev, phys, size, attrs, true),
             None => Err(MapError::NoMemory),
         };
         if let (Err(_), Some(phys), Some(pages)) = (&result, phys, self.pages.as_mut()) {
-            pages.free(phys, len);
+            pages.give_back(phys, len);
         }
         self.trace_alloc(dev, size, attrs, &result);
         result
@@ -203,7 +219,7 @@ impl<I: IommuDriver> Dma<I> {
         if memory.owned
             && let Some(pages) = self.pages.as_mut()
         {
-            pages.free(memory.phys, len);
+            pages.give_back(memory.phys, len);
         }
     }
 }

@@ -27,6 +27,10 @@ pub mod p2pdma;
 pub mod profile;
 pub mod sg;
 pub mod swiotlb;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 pub mod trace;
 
 pub use attrs::Attrs;

@@ -1,0 +1,325 @@
+//! A machine and an IOMMU in memory, for tests. Both write down what they are asked for, in one
+//! list, so that the order of things can be checked.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+
+use tlproof_pcie::{
+    Bdf, MemoryMap, PhysAddr,
+    config::{AccessError, ConfigSpace},
+};
+
+use crate::{
+    iommu::{DomainId, Gather, IommuDriver, IommuError, Prot},
+    machine::Machine,
+};
+
+const LINE: u64 = 64;
+const PAGE: u64 = 4096;
+
+/// What was done, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    Clean(u64, u64),
+    Invalidate(u64, u64),
+    CpuWrite(u64, u64),
+    MmioRead(u64),
+    MmioWrite(u64),
+    Map {
+        iova: u64,
+        phys: u64,
+        size: u64,
+        prot: u32,
+    },
+    Unmap {
+        iova: u64,
+        size: u64,
+    },
+    Sync,
+    FlushAll,
+}
+
+pub type Log = Rc<RefCell<Vec<Op>>>;
+
+/// Memory with a write-back cache in front, and a configuration space.
+#[derive(Default)]
+pub struct FakeMachine {
+    map: MemoryMap,
+    memory: BTreeMap<u64, [u8; LINE as usize]>,
+    cache: BTreeMap<u64, ([u8; LINE as usize], bool)>,
+    functions: BTreeMap<Bdf, Vec<u8>>,
+    pub time: u64,
+    pub log: Log,
+}
+
+impl FakeMachine {
+    pub fn take(&self) -> Vec<Op> {
+        std::mem::take(&mut self.log.borrow_mut())
+    }
+
+    /// A device's read that does not look into the cache.
+    pub fn device_read(&self, phys: u64, len: u64) -> Vec<u8> {
+        (phys..phys + len)
+            .map(|a| {
+                self.memory
+                    .get(&(a / LINE))
+                    .map_or(0, |l| l[(a % LINE) as usize])
+            })
+            .collect()
+    }
+
+    /// A device's write that does not look into the cache.
+    pub fn device_write(&mut self, phys: u64, data: &[u8]) {
+        for (a, b) in (phys..).zip(data) {
+            self.memory.entry(a / LINE).or_insert([0; LINE as usize])[(a % LINE) as usize] = *b;
+        }
+    }
+
+    pub fn cpu_read(&mut self, phys: u64, len: usize) -> Vec<u8> {
+        let mut buf = vec![0; len];
+        self.mem_read(PhysAddr(phys), &mut buf);
+        buf
+    }
+
+    fn line(&mut self, line: u64) -> &mut ([u8; LINE as usize], bool) {
+        let fresh = self
+            .memory
+            .get(&line)
+            .copied()
+            .unwrap_or([0; LINE as usize]);
+        self.cache.entry(line).or_insert((fresh, false))
+    }
+
+    /// A function with an ID and, when given, an ACS control register.
+    pub fn add_function(&mut self, bdf: Bdf, id: u32, acs: Option<u16>) {
+        let mut c = vec![0; 4096];
+        c[..4].copy_from_slice(&id.to_le_bytes());
+        // A capability in front of ACS, so that the list is walked.
+        c[0x100..0x104].copy_from_slice(&0x1401_0001u32.to_le_bytes());
+        if let Some(control) = acs {
+            c[0x140..0x144].copy_from_slice(&0x0001_000du32.to_le_bytes());
+            c[0x146..0x148].copy_from_slice(&control.to_le_bytes());
+        }
+        self.functions.insert(bdf, c);
+    }
+
+    /// A bridge: port type of the PCI Express capability, secondary and subordinate bus.
+    pub fn add_bridge(&mut self, bdf: Bdf, id: u32, port: u8, buses: (u8, u8), acs: Option<u16>) {
+        self.add_function(bdf, id, acs);
+        let c = self.functions.get_mut(&bdf).unwrap();
+        c[0x06] = 0x10;
+        c[0x0e] = 1;
+        c[0x18] = bdf.bus();
+        c[0x19] = buses.0;
+        c[0x1a] = buses.1;
+        c[0x34] = 0x50;
+        c[0x50] = 0x01;
+        c[0x51] = 0x60;
+        c[0x60] = 0x10;
+        c[0x62] = port << 4 | 2;
+    }
+
+    pub fn set_acs(&mut self, bdf: Bdf, control: u16) {
+        self.functions.get_mut(&bdf).unwrap()[0x146..0x148].copy_from_slice(&control.to_le_bytes());
+    }
+}
+
+impl ConfigSpace for FakeMachine {
+    fn config_read(&mut self, bdf: Bdf, reg: u16, size: u8) -> Result<u32, AccessError> {
+        let c = self.functions.get(&bdf).ok_or(AccessError::Unsupported)?;
+        let at = usize::from(reg);
+        Ok(c[at..at + usize::from(size)]
+            .iter()
+            .rev()
+            .fold(0, |v, b| v << 8 | u32::from(*b)))
+    }
+
+    fn config_write(&mut self, _: Bdf, _: u16, _: u8, _: u32) -> Result<(), AccessError> {
+        Err(AccessError::Unsupported)
+    }
+}
+
+impl Machine for FakeMachine {
+    fn memory_map(&self) -> &MemoryMap {
+        &self.map
+    }
+
+    fn mmio_read(&mut self, addr: PhysAddr, _: u8) -> Result<u64, AccessError> {
+        self.log.borrow_mut().push(Op::MmioRead(addr.0));
+        Ok(0xa5)
+    }
+
+    fn mmio_write(&mut self, addr: PhysAddr, _: u8, _: u64) -> Result<(), AccessError> {
+        self.log.borrow_mut().push(Op::MmioWrite(addr.0));
+        Ok(())
+    }
+
+    fn mem_read(&mut self, addr: PhysAddr, buf: &mut [u8]) {
+        for (a, b) in (addr.0..).zip(buf) {
+            *b = self.line(a / LINE).0[(a % LINE) as usize];
+        }
+    }
+
+    fn mem_write(&mut self, addr: PhysAddr, data: &[u8]) {
+        self.log
+            .borrow_mut()
+            .push(Op::CpuWrite(addr.0, data.len() as u64));
+        for (a, b) in (addr.0..).zip(data) {
+            let line = self.line(a / LINE);
+            line.0[(a % LINE) as usize] = *b;
+            line.1 = true;
+        }
+    }
+
+    fn cache_clean(&mut self, addr: PhysAddr, len: u64) {
+        self.log.borrow_mut().push(Op::Clean(addr.0, len));
+        for line in addr.0 / LINE..=(addr.0 + len - 1) / LINE {
+            if let Some((data, dirty @ true)) = self.cache.get_mut(&line) {
+                *dirty = false;
+                self.memory.insert(line, *data);
+            }
+        }
+    }
+
+    fn cache_invalidate(&mut self, addr: PhysAddr, len: u64) {
+        self.log.borrow_mut().push(Op::Invalidate(addr.0, len));
+        for line in addr.0 / LINE..=(addr.0 + len - 1) / LINE {
+            self.cache.remove(&line);
+        }
+    }
+
+    fn relax(&mut self) {
+        self.time += 1;
+    }
+
+    fn now(&self) -> u64 {
+        self.time
+    }
+}
+
+/// An IOMMU whose tables are a map of pages.
+pub struct FakeIommu {
+    pub pages: BTreeMap<(u32, u64), (u64, Prot)>,
+    pub last: u64,
+    /// Every map fails.
+    pub broken: bool,
+    domains: u32,
+    log: Log,
+}
+
+impl FakeIommu {
+    pub fn new(log: &Log) -> Self {
+        Self {
+            pages: BTreeMap::new(),
+            last: (1 << 47) - 1,
+            broken: false,
+            domains: 0,
+            log: Rc::clone(log),
+        }
+    }
+}
+
+impl IommuDriver for FakeIommu {
+    fn page_sizes(&self, _: DomainId) -> u64 {
+        PAGE | 1 << 21
+    }
+
+    fn aperture(&self, _: DomainId) -> (u64, u64) {
+        (0, self.last)
+    }
+
+    fn domain_alloc(&mut self, _: &mut dyn Machine) -> Result<DomainId, IommuError> {
+        self.domains += 1;
+        Ok(DomainId(self.domains))
+    }
+
+    fn domain_free(&mut self, _: &mut dyn Machine, _: DomainId) {}
+
+    fn attach(
+        &mut self,
+        _: &mut dyn Machine,
+        _: Bdf,
+        _: Option<DomainId>,
+    ) -> Result<(), IommuError> {
+        Ok(())
+    }
+
+    fn block(&mut self, _: &mut dyn Machine, _: Bdf) -> Result<(), IommuError> {
+        Ok(())
+    }
+
+    fn map(
+        &mut self,
+        _: &mut dyn Machine,
+        domain: DomainId,
+        iova: u64,
+        phys: PhysAddr,
+        size: u64,
+        prot: Prot,
+    ) -> Result<(), IommuError> {
+        if self.broken {
+            return Err(IommuError::NoMemory);
+        }
+        if !(iova | phys.0 | size).is_multiple_of(PAGE) {
+            return Err(IommuError::Misaligned);
+        }
+        let pages = iova / PAGE..(iova + size) / PAGE;
+        if pages
+            .clone()
+            .any(|p| self.pages.contains_key(&(domain.0, p)))
+        {
+            return Err(IommuError::InUse);
+        }
+        for (i, page) in pages.enumerate() {
+            self.pages
+                .insert((domain.0, page), (phys.0 + i as u64 * PAGE, prot));
+        }
+        self.log.borrow_mut().push(Op::Map {
+            iova,
+            phys: phys.0,
+            size,
+            prot: prot.bits(),
+        });
+        Ok(())
+    }
+
+    fn unmap(
+        &mut self,
+        _: &mut dyn Machine,
+        domain: DomainId,
+        iova: u64,
+        size: u64,
+        gather: &mut Gather,
+    ) -> u64 {
+        self.log.borrow_mut().push(Op::Unmap { iova, size });
+        gather.range = Some((iova, iova + size - 1));
+        (iova / PAGE..(iova + size) / PAGE)
+            .take_while(|p| self.pages.remove(&(domain.0, *p)).is_some())
+            .count() as u64
+            * PAGE
+    }
+
+    fn iotlb_sync(
+        &mut self,
+        _: &mut dyn Machine,
+        _: DomainId,
+        _: Gather,
+    ) -> Result<(), IommuError> {
+        self.log.borrow_mut().push(Op::Sync);
+        Ok(())
+    }
+
+    fn flush_all(&mut self, _: &mut dyn Machine, _: DomainId) -> Result<(), IommuError> {
+        self.log.borrow_mut().push(Op::FlushAll);
+        Ok(())
+    }
+
+    fn iova_to_phys(&self, _: &mut dyn Machine, domain: DomainId, iova: u64) -> Option<PhysAddr> {
+        self.pages
+            .get(&(domain.0, iova / PAGE))
+            .map(|(phys, _)| PhysAddr(phys + iova % PAGE))
+    }
+
+    fn leaf_entry(&self, _: &mut dyn Machine, _: DomainId, _: u64) -> Option<u64> {
+        None
+    }
+}
