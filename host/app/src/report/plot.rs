@@ -62,14 +62,16 @@ where
     ))
 }
 
-/// The label of a number: at most four characters.
+/// The label of a number.
 fn short(value: f64) -> String {
-    match value {
-        v if v >= 1e9 => format!("{:.3}G", v / 1e9),
-        v if v >= 1e6 => format!("{:.3}M", v / 1e6),
-        v if v >= 1e4 => format!("{:.0}k", v / 1e3),
-        v => format!("{v:.0}"),
-    }
+    let (scaled, unit) = match value {
+        v if v >= 1e9 => (v / 1e9, "G"),
+        v if v >= 1e6 => (v / 1e6, "M"),
+        v if v >= 1e4 => (v / 1e3, "k"),
+        v => (v, ""),
+    };
+    // Two digits after the point, as far as they say anything.
+    format!("{}{unit}", (scaled * 100.0).round() / 100.0)
 }
 
 /// Means of equal stretches of a series, with the cycle at which each starts.
@@ -183,12 +185,17 @@ pub(super) fn kinds_by_tap(taps: &[TapStats]) -> Result<String, Error> {
     let kinds = kinds(taps);
     let total = |t: &TapStats| t.kinds.iter().map(|k| k.1).sum::<u64>();
     let most = taps.iter().map(total).max().unwrap_or(0).max(1) as f64;
+    // The first tap stands on top.
+    let down = |i: usize| taps.len().saturating_sub(i + 1);
     draw("TLPs by kind", |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
             .x_label_area_size(38)
             .y_label_area_size(110)
-            .build_cartesian_2d(0.0..most * 1.02, (0..taps.len().max(1)).into_segmented())?;
+            .build_cartesian_2d(
+                0.0..most * 1.02,
+                (0..taps.len().saturating_sub(1)).into_segmented(),
+            )?;
         chart
             .configure_mesh()
             .disable_y_mesh()
@@ -200,7 +207,7 @@ pub(super) fn kinds_by_tap(taps: &[TapStats]) -> Result<String, Error> {
             .y_labels(taps.len())
             .x_label_formatter(&|v| short(*v))
             .y_label_formatter(&|v| match v {
-                SegmentValue::CenterOf(i) => taps.get(*i).map_or("", |t| t.tap).to_owned(),
+                SegmentValue::CenterOf(i) => taps.get(down(*i)).map_or("", |t| t.tap).to_owned(),
                 _ => String::new(),
             })
             .draw()?;
@@ -211,8 +218,8 @@ pub(super) fn kinds_by_tap(taps: &[TapStats]) -> Result<String, Error> {
                 let right = left + *n as f64;
                 let mut bar = Rectangle::new(
                     [
-                        (left, SegmentValue::Exact(row)),
-                        (right, SegmentValue::Exact(row + 1)),
+                        (left, SegmentValue::Exact(down(row))),
+                        (right, SegmentValue::Exact(down(row) + 1)),
                     ],
                     colour(series).filled(),
                 );

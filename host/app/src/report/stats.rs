@@ -29,10 +29,14 @@ impl Histogram {
         self.max = self.max.max(value);
     }
 
-    /// The first value of a bucket.
+    /// The first value of a bucket; past the last one, the largest value.
     #[must_use]
     pub const fn lower(bucket: usize) -> u64 {
-        if bucket == 0 { 0 } else { 1 << (bucket - 1) }
+        match bucket {
+            0 => 0,
+            1..=64 => 1 << (bucket - 1),
+            _ => u64::MAX,
+        }
     }
 }
 

@@ -332,6 +332,30 @@ fn an_empty_run_has_a_report() {
     );
 }
 
+/// Plots of next to nothing, and of runs longer than a plot is wide.
+#[test]
+fn odd_runs_have_plots() {
+    let temp = tempfile::tempdir().unwrap();
+    for (n, step) in [(1, 0), (2, 0), (5000, THROUGHPUT_BUCKET)] {
+        let target = temp.path().join(n.to_string());
+        let dir = ResultDir::create(&target).unwrap();
+        let mut tlps = dir.tlps().unwrap();
+        for i in 0..n {
+            tlps.push(&TlpRow {
+                cycle: i * step,
+                ..rows()[0]
+            })
+            .unwrap();
+        }
+        tlps.stats_mut().latency("read", u64::MAX);
+        dir.finish(tlps, &results()).unwrap();
+        let html = fs::read_to_string(target.join("report.html")).unwrap();
+        assert_eq!(html.matches("<svg").count(), 3);
+        assert!(html.len() < 100_000);
+        assert!(!html.contains("NaN") && !html.contains("inf"));
+    }
+}
+
 #[test]
 fn histograms_count_by_magnitude() {
     let mut h = Histogram::default();
