@@ -1,0 +1,469 @@
+//! A machine with its drivers: bring-up, and mapping calls that also enter the promise ledger.
+
+use std::collections::BTreeMap;
+
+use tlproof_dma::{
+    Api, Attach, Attrs, Config, Device, DeviceId, Dma, IovaState, MapError, Mapping, Profile,
+    Quirks, SgEntry,
+    iommu::IommuError,
+    p2pdma::{HostBridgePolicy, MapType, Provider, ProviderId},
+    pages::PagePool,
+    riscv::{self, RiscvIommu},
+};
+use tlproof_golden::{Promise, PromiseId, Route};
+use tlproof_pcie::{
+    Bdf, Direction, DmaAddr, PhysAddr, Range,
+    config::{AccessError, ConfigSpace},
+    enumerate::{self, EnumerateError, enumerate},
+    tree::{Acs, Tree},
+};
+use tlproof_sim::SimError;
+
+use crate::{
+    checker::Checker,
+    endpoint::Endpoint,
+    simulation::{self, Simulation},
+};
+
+/// The function of the IOMMU on bus 0.
+pub const IOMMU: Bdf = Bdf::new(0, 1, 0);
+
+/// Vendor and device ID of the endpoints.
+const ENDPOINT_ID: (u16, u16) = (0x1b36, 0x0e9d);
+
+/// Why a machine does not come up or stops.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The simulation itself failed.
+    #[error(transparent)]
+    Sim(#[from] SimError),
+    /// The hierarchy cannot be enumerated.
+    #[error("enumeration: {0}")]
+    Enumerate(#[from] EnumerateError),
+    /// The IOMMU driver failed.
+    #[error("IOMMU driver: {0}")]
+    Iommu(#[from] IommuError),
+    /// A mapping call failed that must not.
+    #[error("mapping call: {0}")]
+    Map(#[from] MapError),
+    /// A device does not answer.
+    #[error("device access: {0}")]
+    Access(#[from] AccessError),
+    /// The hardware is not what the testbench expects.
+    #[error("{0}")]
+    Machine(String),
+}
+
+/// How devices are attached and what the IOMMU driver does.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The machine.
+    pub machine: simulation::Options,
+    /// Which Linux.
+    pub profile: Profile,
+    /// How each endpoint is attached.
+    pub attach: [Attach; 3],
+    /// Whether each endpoint's DMA is coherent.
+    pub coherent: [bool; 3],
+    /// ACS services of all ports.
+    pub acs: Acs,
+    /// IOMMU driver options.
+    pub iommu: riscv::Options,
+    /// Pages for tables, queues and coherent memory.
+    pub tables: Range,
+    /// What crosses the host bridge.
+    pub policy: HostBridgePolicy,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            machine: simulation::Options::default(),
+            profile: Profile::Intended,
+            attach: [Attach::Strict; 3],
+            coherent: [true; 3],
+            acs: Acs::STANDARD,
+            iommu: riscv::Options {
+                command_queue_log2: 6,
+                fault_queue_log2: 8,
+                ..riscv::Options::default()
+            },
+            tables: Range::sized(0x8000_0000, 64 << 20),
+            policy: HostBridgePolicy::AllowList,
+        }
+    }
+}
+
+/// An endpoint with its device structure.
+pub struct Function {
+    /// The DMA engine's driver.
+    pub engine: Endpoint,
+    /// The device of the mapping API.
+    pub dev: DeviceId,
+    /// Its memory BAR as a provider of peer memory.
+    pub provider: ProviderId,
+}
+
+/// A machine that is up.
+pub struct Testbench {
+    /// The hardware.
+    pub sim: Simulation,
+    /// The mapping API.
+    pub dma: Dma<RiscvIommu>,
+    /// The endpoints, in the order of their taps.
+    pub functions: Vec<Function>,
+    /// The hierarchy.
+    pub tree: Tree,
+    promises: BTreeMap<(DeviceId, u64, u64), Vec<PromiseId>>,
+    /// Promises whose invalidation is still queued: they end with the flush.
+    draining: Vec<(Mapping, PromiseId)>,
+    /// Mapping calls made.
+    pub calls: u64,
+}
+
+/// Enumerates the hierarchy of a new machine.
+///
+/// # Errors
+/// See [`Error`].
+pub fn bring_up_tree(sim: &mut Simulation, acs: Acs) -> Result<Tree, Error> {
+    let map = sim.options().map.clone();
+    let options = enumerate::Options { acs, ..enumerate::Options::default() };
+    let tree = enumerate(sim, &map, &options);
+    if let Some(e) = sim.failure() {
+        return Err(e.clone().into());
+    }
+    Ok(tree?)
+}
+
+impl Testbench {
+    /// Builds the machine and brings everything up.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn new(setup: &Setup, checker: Checker) -> Result<Self, Error> {
+        let mut sim = Simulation::new(setup.machine.clone(), checker)?;
+        sim.memory.set_caching(setup.coherent.contains(&false));
+        let tree = bring_up_tree(&mut sim, setup.acs)?;
+        let map = setup.machine.map.clone();
+
+        let mut pool = PagePool::new(setup.tables);
+        let iommu = if setup.machine.iommu {
+            let node = tree
+                .find(IOMMU)
+                .ok_or_else(|| Error::Machine("no IOMMU at 00:01.0".to_owned()))?;
+            let bar = node.bar(0).ok_or_else(|| Error::Machine("the IOMMU has no BAR".into()))?;
+            sim.set_iommu_registers(bar.phys);
+            Some(RiscvIommu::probe(&mut sim, bar.phys, pool, &setup.iommu)?)
+        } else {
+            pool = PagePool::new(setup.tables);
+            let _ = &mut pool;
+            None
+        };
+        let config = Config::new(setup.profile).reserve_window(map.aperture, map.bus_offset);
+        let mut dma = Dma::new(with_svpbmt(config, setup), iommu);
+        dma.p2pdma.policy = setup.policy;
+
+        let mut functions = Vec::new();
+        let nodes: Vec<_> = tree.find_id(ENDPOINT_ID.0, ENDPOINT_ID.1).cloned().collect();
+        for (i, node) in nodes.iter().enumerate() {
+            let (Some(regs), Some(memory)) = (node.bar(0), node.bar(2)) else {
+                return Err(Error::Machine(format!("{}: BAR 0 or 2 is missing", node.bdf)));
+            };
+            let mut device = Device::new(node.bdf);
+            device.coherent = setup.coherent[i];
+            let dev = dma.add_device(&mut sim, device, setup.attach[i])?;
+            let provider = dma.p2pdma.add(Provider {
+                owner: node.bdf,
+                range: Range::sized(memory.phys.0, memory.size),
+                bus_offset: memory.bus.0.wrapping_sub(memory.phys.0),
+                pages: true,
+            });
+            let engine = Endpoint::new(node.bdf, regs.phys, memory.phys);
+            functions.push(Function { engine, dev, provider });
+        }
+        if functions.len() != 3 {
+            return Err(Error::Machine(format!("{} endpoints found instead of 3", functions.len())));
+        }
+        Ok(Self {
+            sim,
+            dma,
+            functions,
+            tree,
+            promises: BTreeMap::new(),
+            draining: Vec::new(),
+            calls: 0,
+        })
+    }
+
+    /// `dma_map_phys`, entered in the ledger.
+    ///
+    /// # Errors
+    /// As the call.
+    pub fn map_phys(
+        &mut self,
+        f: usize,
+        phys: PhysAddr,
+        size: u64,
+        dir: Direction,
+        attrs: Attrs,
+    ) -> Result<DmaAddr, MapError> {
+        let dev = self.functions[f].dev;
+        self.calls += 1;
+        let dma = self.dma.dma_map_phys(&mut self.sim, dev, phys, size, dir, attrs)?;
+        let call = format!(
+            "dma_map_phys({}, phys={phys:#x}, size={size}, dir={}, attrs={attrs}) = {dma:#x}",
+            self.functions[f].engine.bdf,
+            dir.name()
+        );
+        self.promise(dev, dma, call);
+        Ok(dma)
+    }
+
+    /// `dma_unmap_phys`; the promise ends when it returns, or with the flush in lazy mode.
+    pub fn unmap_phys(&mut self, f: usize, dma: DmaAddr, size: u64, dir: Direction, attrs: Attrs) {
+        let dev = self.functions[f].dev;
+        self.calls += 1;
+        let ending = self.revoke_begin(dev, dma, size);
+        self.dma.dma_unmap_phys(&mut self.sim, dev, dma, size, dir, attrs);
+        self.revoke_end(ending);
+    }
+
+    /// `dma_map_sg`, entered in the ledger; returns the number of segments.
+    ///
+    /// # Errors
+    /// As the call.
+    pub fn map_sg(
+        &mut self,
+        f: usize,
+        list: &mut [SgEntry],
+        dir: Direction,
+        attrs: Attrs,
+    ) -> Result<usize, MapError> {
+        let dev = self.functions[f].dev;
+        self.calls += 1;
+        let n = self.dma.dma_map_sg(&mut self.sim, dev, list, dir, attrs)?;
+        for (i, s) in list[..n].iter().enumerate() {
+            let call = format!(
+                "dma_map_sg({}, {} entries, dir={}, attrs={attrs}), segment {i}: {:#x}+{}",
+                self.functions[f].engine.bdf,
+                list.len(),
+                dir.name(),
+                s.dma_address,
+                s.dma_length
+            );
+            self.promise(dev, s.dma_address, call);
+        }
+        Ok(n)
+    }
+
+    /// `dma_unmap_sg`.
+    pub fn unmap_sg(&mut self, f: usize, list: &mut [SgEntry], dir: Direction, attrs: Attrs) {
+        let dev = self.functions[f].dev;
+        self.calls += 1;
+        let segments: Vec<_> = list
+            .iter()
+            .filter(|s| s.dma_length != 0)
+            .map(|s| (s.dma_address, s.dma_length))
+            .collect();
+        let mut ending = Vec::new();
+        for (dma, size) in segments {
+            ending.extend(self.revoke_begin(dev, dma, size));
+        }
+        self.dma.dma_unmap_sg(&mut self.sim, dev, list, dir, attrs);
+        self.revoke_end(ending);
+    }
+
+    /// `dma_iova_link` of one range after `dma_iova_try_alloc`; enter it with
+    /// [`Testbench::iova_promise`] once synced.
+    ///
+    /// # Errors
+    /// As the call.
+    pub fn iova_link(
+        &mut self,
+        f: usize,
+        state: &mut IovaState,
+        phys: PhysAddr,
+        offset: u64,
+        size: u64,
+        (dir, attrs): (Direction, Attrs),
+    ) -> Result<(), MapError> {
+        let dev = self.functions[f].dev;
+        self.calls += 1;
+        self.dma.dma_iova_link(&mut self.sim, dev, state, phys, offset, size, dir, attrs)
+    }
+
+    /// Enters the linked ranges of a state in the ledger, one promise a link.
+    pub fn iova_promise(&mut self, f: usize, state: &IovaState, links: &[(u64, u64)], attrs: Attrs) {
+        let dev = self.functions[f].dev;
+        for (offset, size) in links {
+            let dma = state.addr().offset(*offset);
+            let call = format!(
+                "dma_iova_link({}, iova={:#x}, offset={offset:#x}, size={size}, attrs={attrs})",
+                self.functions[f].engine.bdf,
+                state.addr()
+            );
+            self.promise(dev, dma, call);
+        }
+    }
+
+    /// `dma_iova_destroy`.
+    pub fn iova_destroy(
+        &mut self,
+        f: usize,
+        state: &mut IovaState,
+        links: &[(u64, u64)],
+        mapped: u64,
+        (dir, attrs): (Direction, Attrs),
+    ) {
+        let dev = self.functions[f].dev;
+        self.calls += 1;
+        let mut ending = Vec::new();
+        for (offset, size) in links {
+            ending.extend(self.revoke_begin(dev, state.addr().offset(*offset), *size));
+        }
+        self.dma.dma_iova_destroy(&mut self.sim, dev, state, mapped, dir, attrs);
+        self.revoke_end(ending);
+    }
+
+    /// How function `f` reaches the memory BAR of function `peer`.
+    pub fn peer_map_type(&mut self, f: usize, peer: usize) -> MapType {
+        let (provider, client) = (self.functions[peer].provider, self.functions[f].engine.bdf);
+        let cs: &mut dyn ConfigSpace = &mut self.sim;
+        self.dma.p2pdma.map_type(cs, provider, client)
+    }
+
+    /// Enters peer memory reached by its bus address, for which no mapping call is made.
+    pub fn bus_address(&mut self, f: usize, phys: PhysAddr, size: u64) -> DmaAddr {
+        let dev = self.functions[f].dev;
+        let bdf = self.functions[f].engine.bdf;
+        let dma = DmaAddr(self.sim.options().map.to_bus(phys).0);
+        let id = self.sim.checker.promise(Promise {
+            device: bdf,
+            dma,
+            size,
+            segments: vec![(phys, size)],
+            direction: Direction::Bidirectional,
+            mem_type: tlproof_pcie::MemType::Device,
+            snoop: Some(false),
+            route: Route::BusAddress,
+            translated: false,
+            call: format!("bus address of {phys:#x}, size={size}, for {bdf}"),
+        });
+        self.promises.entry((dev, dma.0, size)).or_default().push(id);
+        dma
+    }
+
+    /// Ends what [`Testbench::bus_address`] entered.
+    pub fn end_bus_address(&mut self, f: usize, dma: DmaAddr, size: u64) {
+        let dev = self.functions[f].dev;
+        let ending = self.revoke_begin(dev, dma, size);
+        for (_, id) in ending {
+            self.sim.checker.revoke_end(id);
+        }
+    }
+
+    /// Enters the mapping that a call has just made.
+    pub fn promise(&mut self, dev: DeviceId, dma: DmaAddr, call: String) {
+        let Some(m) = self.dma.describe(dev, dma) else { return };
+        let id = self.sim.checker.promise(Promise {
+            device: m.device,
+            dma: m.dma,
+            size: m.size,
+            segments: m.segments.iter().map(|s| (s.target, s.len)).collect(),
+            direction: m.dir,
+            mem_type: m.expected.mem_type,
+            snoop: m.expected.snoop,
+            route: match m.route {
+                tlproof_dma::Route::Memory => Route::Memory,
+                tlproof_dma::Route::ThroughBridge => Route::ThroughBridge,
+                tlproof_dma::Route::BusAddress => Route::BusAddress,
+            },
+            translated: m.domain.is_some(),
+            call,
+        });
+        self.promises.entry((dev, m.dma.0, m.size)).or_default().push(id);
+    }
+
+    /// Marks the promise at `dma` as ending.
+    pub fn revoke_begin(
+        &mut self,
+        dev: DeviceId,
+        dma: DmaAddr,
+        size: u64,
+    ) -> Vec<(Option<Mapping>, PromiseId)> {
+        let key = (dev, dma.0, size);
+        let Some(ids) = self.promises.get_mut(&key) else { return Vec::new() };
+        let id = ids.remove(0);
+        if ids.is_empty() {
+            self.promises.remove(&key);
+        }
+        self.sim.checker.revoke_begin(id);
+        vec![(self.dma.describe(dev, dma), id)]
+    }
+
+    /// Ends promises whose unmap call has returned, unless their invalidation is queued.
+    pub fn revoke_end(&mut self, ending: Vec<(Option<Mapping>, PromiseId)>) {
+        for (mapping, id) in ending {
+            match mapping {
+                Some(m) if m.api != Api::Coherent && self.dma.draining().contains(&m) => {
+                    self.draining.push((m, id));
+                }
+                _ => self.sim.checker.revoke_end(id),
+            }
+        }
+    }
+
+    /// Lets the API's timers run and ends the promises that a flush has completed.
+    pub fn timers(&mut self) {
+        self.dma.tick(&mut self.sim);
+        self.end_drained();
+    }
+
+    /// Flushes all queues of lazy mode.
+    pub fn flush(&mut self) {
+        self.dma.flush_queues(&mut self.sim);
+        self.end_drained();
+    }
+
+    fn end_drained(&mut self) {
+        if self.draining.is_empty() {
+            return;
+        }
+        let waiting = self.dma.draining();
+        let checker = &mut self.sim.checker;
+        self.draining.retain(|(m, id)| {
+            let keep = waiting.contains(m);
+            if !keep {
+                checker.revoke_end(*id);
+            }
+            keep
+        });
+    }
+
+    /// Brings everything to rest and lets the checker look for what is missing.
+    ///
+    /// # Errors
+    /// When the simulation fails.
+    pub fn quiesce(&mut self) -> Result<(), Error> {
+        self.flush();
+        if !self.sim.settle(4_000_000)? {
+            return Err(Error::Machine(
+                "the machine does not come to rest: a TLP or a walk is stuck".to_owned(),
+            ));
+        }
+        let faults = match self.dma.iommu_mut() {
+            Some(iommu) => iommu.fault_records(&mut self.sim)?,
+            None => Vec::new(),
+        };
+        self.sim.quiesce(&faults);
+        Ok(())
+    }
+}
+
+/// The pre-series and intended profiles use Svpbmt; a stock 7.2 kernel refuses it.
+fn with_svpbmt(mut config: Config, setup: &Setup) -> Config {
+    if !setup.iommu.svpbmt {
+        config.quirks = Quirks { svpbmt_refused: false, ..config.quirks };
+    }
+    config
+}
