@@ -14,7 +14,7 @@ pub(crate) struct Error {
     pub field: &'static str,
     pub expected: String,
     pub got: String,
-    pub clause: &'static str,
+    pub clause: String,
 }
 
 impl Error {
@@ -22,13 +22,13 @@ impl Error {
         field: &'static str,
         expected: impl Into<String>,
         got: impl Into<String>,
-        clause: &'static str,
+        clause: impl Into<String>,
     ) -> Self {
         Self {
             field,
             expected: expected.into(),
             got: got.into(),
-            clause,
+            clause: clause.into(),
         }
     }
 }
@@ -244,7 +244,7 @@ pub(crate) fn difference(expected: &Head, got: &Head) -> Option<Error> {
             name,
             format!("{:#x}", f(expected)),
             format!("{:#x}", f(got)),
-            clause,
+            *clause,
         ),
         None => Error::new(
             "reserved bits",

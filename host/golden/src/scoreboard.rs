@@ -9,11 +9,11 @@ use tlproof_pcie::{
 
 use crate::fabric::{Answer, Fabric, FabricChoices, Hop, Topology};
 use crate::flight::{CPU, Demand, FABRIC, Flights, Grant, NONE, Responder, Source};
-use crate::header;
+use crate::header::{self, Error};
 use crate::iommu::{self, Actual, Outcome, Request, Stamp, Status, TransactionType};
-use crate::ledger::{Ledger, MemoryKind, Promise, PromiseId, RogueId, Route, State};
+use crate::ledger::{Ledger, Promise, PromiseId, RogueId, Route, State};
 use crate::memory::Memory;
-use crate::violation::{Judge, Rule, Stats, Tap, TlpId, Violation};
+use crate::violation::{Rule, Stats, Tap, TlpId, Violation};
 
 /// What the scoreboard is told about the machine.
 #[derive(Clone, Debug)]
@@ -149,16 +149,6 @@ const KEPT: usize = 1000;
 const STORY: usize = 12;
 /// Refused requests that are remembered, to explain one that shows up nevertheless.
 const REFUSED: usize = 64;
-
-/// One field that is wrong, before it is put into its place.
-struct Finding {
-    judge: Judge,
-    field: &'static str,
-    expected: String,
-    got: String,
-    clause: String,
-    call: Option<String>,
-}
 
 /// Follows every TLP and holds the judges.
 pub struct Scoreboard {
@@ -302,12 +292,11 @@ impl Scoreboard {
         self.end()
     }
 
-    /// The payload of the TLP that began to leave an endpoint last, once its last beat has left: a
+    /// The payload of the TLP that endpoint `n` began to send last, once its last beat has left: a
     /// switch that cuts through shows the header at later taps before.
-    pub fn payload(&mut self, _cycle: u64, tap: Tap, head: &Head, payload: &[u8]) {
-        let Tap::EpTx(n) = tap else { return };
+    pub fn payload(&mut self, n: u8, payload: &[u8]) {
         let slot = std::mem::replace(&mut self.leaving[usize::from(n & 7)], NONE);
-        if slot != NONE && head.has_data() {
+        if slot != NONE {
             let f = self.flights.get_mut(slot);
             f.payload.clear();
             f.payload.extend_from_slice(payload);
@@ -337,8 +326,8 @@ impl Scoreboard {
         self.now.id
     }
 
-    fn report(&mut self, finding: Finding) {
-        self.stats.violations += 1;
+    fn report(&mut self, rule: Rule, e: Error, call: Option<String>) {
+        self.stats.fail(rule);
         if self.violations.len() >= KEPT {
             return;
         }
@@ -356,69 +345,42 @@ impl Scoreboard {
             .collect();
         self.violations.push(Violation {
             cycle: self.now.cycle,
-            judge: finding.judge,
+            judge: rule.judge(),
+            rule,
             tap: self.now.tap,
             tlp: self.now.id,
             head: self.now.head,
-            field: finding.field,
-            expected: finding.expected,
-            got: finding.got,
-            clause: finding.clause,
-            call: finding.call,
+            field: e.field,
+            expected: e.expected,
+            got: e.got,
+            clause: e.clause,
+            call,
             story,
         });
     }
 
-    fn fabric_violation(
+    fn violate(
         &mut self,
+        rule: Rule,
         field: &'static str,
         expected: impl Into<String>,
         got: impl Into<String>,
         clause: &str,
     ) {
-        self.report(Finding {
-            judge: Judge::Fabric,
-            field,
-            expected: expected.into(),
-            got: got.into(),
-            clause: clause.to_owned(),
-            call: None,
-        });
+        self.report(rule, Error::new(field, expected, got, clause), None);
     }
 
-    fn architecture_violation(
+    /// The same, with the mapping call that is concerned.
+    fn violate_promise(
         &mut self,
-        field: &'static str,
-        expected: impl Into<String>,
-        got: impl Into<String>,
-        clause: &str,
-    ) {
-        self.report(Finding {
-            judge: Judge::Architecture,
-            field,
-            expected: expected.into(),
-            got: got.into(),
-            clause: clause.to_owned(),
-            call: None,
-        });
-    }
-
-    fn promise_violation(
-        &mut self,
+        rule: Rule,
         field: &'static str,
         expected: impl Into<String>,
         got: impl Into<String>,
         clause: &str,
         call: Option<String>,
     ) {
-        self.report(Finding {
-            judge: Judge::Promise,
-            field,
-            expected: expected.into(),
-            got: got.into(),
-            clause: clause.to_owned(),
-            call,
-        });
+        self.report(rule, Error::new(field, expected, got, clause), call);
     }
 
     /// The call that granted a TLP.
@@ -457,14 +419,12 @@ impl Scoreboard {
             let f = self.flights.get_mut(slot);
             f.source = n;
             f.payload.extend_from_slice(payload);
-            self.leaving[usize::from(n & 7)] = slot;
+            self.leaving[usize::from(n & 7)] = if head.has_data() { slot } else { NONE };
             self.go(slot, hop);
             return;
         }
         let slot = self.flights.add(id, head, n, payload);
-        if head.has_data() {
-            self.leaving[usize::from(n & 7)] = slot;
-        }
+        self.leaving[usize::from(n & 7)] = if head.has_data() { slot } else { NONE };
         if head.is_mem() {
             self.check_request_header(n, head);
             self.grant(n, slot, head, hop);
@@ -482,7 +442,7 @@ impl Scoreboard {
             max_read: self.fabric.max_read(n),
         };
         if let Some(e) = header::check_request(head, &limits) {
-            self.fabric_violation(e.field, e.expected, e.got, e.clause);
+            self.report(Rule::RequestHeader, e, None);
         }
     }
 
@@ -513,7 +473,8 @@ impl Scoreboard {
         }
         if own != Some(requester) {
             let own = own.map_or_else(|| "no bus number yet".to_owned(), |o| o.to_string());
-            self.promise_violation(
+            self.violate_promise(
+                Rule::PromiseRequester,
                 "requester",
                 own,
                 requester.to_string(),
@@ -525,7 +486,8 @@ impl Scoreboard {
         let why = self.ledger.explain(requester, addr, len);
         let kind = if write { "write" } else { "read" };
         let got = format!("{kind} of {first:#x} (+{len} bytes)");
-        self.promise_violation(
+        self.violate_promise(
+            Rule::PromiseRequest,
             why.field,
             why.expected,
             got,
@@ -545,7 +507,7 @@ impl Scoreboard {
         self.stats.check(Rule::PromiseRoute);
         let p = self.ledger.get(promise);
         let live = self.ledger.state(promise) == State::Live;
-        let direct = p.route == Route::PeerBusAddress;
+        let direct = p.route == Route::BusAddress;
         let right = match hop {
             Hop::Endpoint(_) => direct,
             Hop::RootPort(_) => !direct,
@@ -561,7 +523,14 @@ impl Scoreboard {
             Hop::SwitchFunction => "a function of the switch".to_owned(),
             Hop::Refused(status, clause) => format!("{status:?} ({clause})"),
         };
-        self.promise_violation("route", expected, got, "the mapping's route", Some(call));
+        self.violate_promise(
+            Rule::PromiseRoute,
+            "route",
+            expected,
+            got,
+            "the mapping's route",
+            Some(call),
+        );
     }
 
     fn open_transaction(&mut self, slot: u32, id: TlpId, head: &Head) {
@@ -569,7 +538,8 @@ impl Scoreboard {
         self.flights.get_mut(slot).transaction = t;
         let spoofed = matches!(self.flights.get(slot).grant, Grant::Rogue { .. });
         if in_use && !spoofed {
-            self.fabric_violation(
+            self.violate(
+                Rule::RequestHeader,
                 "tag",
                 "a tag that is not in use",
                 format!("{:#x}", head.tag()),
@@ -632,7 +602,8 @@ impl Scoreboard {
             .take_elsewhere(|t, f| t != Tap::Memory && f.head == *head)
         {
             self.now.id = self.flights.get(slot).id;
-            self.fabric_violation(
+            self.violate(
+                Rule::Route,
                 "route",
                 expected.to_string(),
                 tap.to_string(),
@@ -652,7 +623,7 @@ impl Scoreboard {
         let expected = std::mem::replace(&mut f.head, *head);
         self.now.id = f.id;
         if let Some(e) = header::difference(&expected, head) {
-            self.fabric_violation(e.field, e.expected, e.got, e.clause);
+            self.report(Rule::Header, e, None);
         }
         Some(slot)
     }
@@ -667,9 +638,15 @@ impl Scoreboard {
             .map(|(_, c)| *c);
         let got = header::describe(head);
         if let Some(clause) = refused {
-            self.fabric_violation("route", "refused", got, clause);
+            self.violate(Rule::Route, "route", "refused", got, clause);
         } else {
-            self.fabric_violation("arrival", "no such TLP", got, "PCIe 6.0 §2.2");
+            self.violate(
+                Rule::Arrival,
+                "arrival",
+                "no such TLP",
+                got,
+                "PCIe 6.0 §2.2",
+            );
         }
     }
 
@@ -697,7 +674,8 @@ impl Scoreboard {
             _ => {}
         }
         if let Some((what, other)) = by {
-            self.fabric_violation(
+            self.violate(
+                Rule::Order,
                 "order",
                 "posted requests are not passed",
                 format!("{what} {other} came first"),
@@ -755,7 +733,14 @@ impl Scoreboard {
             self.stats.check(Rule::PromisePermission);
             if self.ledger.state(p) == State::Live {
                 let call = self.call_of(Grant::Promise(p));
-                self.promise_violation("permission", "allowed", got, "a live mapping", call);
+                self.violate_promise(
+                    Rule::PromisePermission,
+                    "permission",
+                    "allowed",
+                    got,
+                    "a live mapping",
+                    call,
+                );
             }
         }
     }
@@ -850,7 +835,7 @@ impl Scoreboard {
         };
         let expected = self.cpu.remove(at)?;
         if let Some(e) = header::difference(&expected.head, &header::without_tag(head)) {
-            self.fabric_violation(e.field, e.expected, e.got, e.clause);
+            self.report(Rule::Header, e, None);
         }
         let len = usize::from(head.len_dw()) * 4;
         let skip = if len == 4 && expected.head.first_be() != 0 && self.upper_half(&expected) {
@@ -925,7 +910,8 @@ impl Scoreboard {
             let got = format!("refused with cause {}", actual.cause);
             self.check_permission(slot, &got);
             if actual.dest != Dest::None {
-                self.architecture_violation(
+                self.violate(
+                    Rule::Destination,
                     "destination",
                     "none",
                     format!("{:?}", actual.dest),
@@ -942,7 +928,8 @@ impl Scoreboard {
         let (dest, attr) = self.resolve(port, head, actual);
         self.stats.check(Rule::Destination);
         if dest != actual.dest {
-            self.architecture_violation(
+            self.violate(
+                Rule::Destination,
                 "destination",
                 format!("{dest:?}"),
                 format!("{:?}", actual.dest),
@@ -990,7 +977,8 @@ impl Scoreboard {
                 && actual.spa.0 & !3 == head.addr().0
                 && actual.pbmt == 0;
             if !right {
-                self.architecture_violation(
+                self.violate(
+                    Rule::Translation,
                     "address",
                     format!("{} untranslated", head.addr()),
                     format!("{}, {}, pbmt {}", actual.status, actual.spa, actual.pbmt),
@@ -1028,7 +1016,13 @@ impl Scoreboard {
             Ok(Outcome::Unmodelled(_)) => None,
             Ok(outcome) => outcome.status(),
             Err(m) => {
-                self.architecture_violation(m.field.name(), m.expected, m.got, m.clause);
+                self.violate(
+                    Rule::Translation,
+                    m.field.name(),
+                    m.expected,
+                    m.got,
+                    m.clause,
+                );
                 None
             }
         }
@@ -1066,7 +1060,8 @@ impl Scoreboard {
         const CLAUSE: &str = "attr = PBMT != 0 ? PBMT : PMA";
         self.stats.check(Rule::Attributes);
         if expected.mem_type != got.mem_type {
-            self.architecture_violation(
+            self.violate(
+                Rule::Attributes,
                 "memory type",
                 expected.mem_type.name(),
                 got.mem_type.name(),
@@ -1074,10 +1069,17 @@ impl Scoreboard {
             );
         } else if expected.snoop != got.snoop {
             let name = |s| if s { "snooped" } else { "not snooped" };
-            self.architecture_violation("snoop", name(expected.snoop), name(got.snoop), CLAUSE);
+            self.violate(
+                Rule::Attributes,
+                "snoop",
+                name(expected.snoop),
+                name(got.snoop),
+                CLAUSE,
+            );
         } else if expected.strong_order != got.strong_order {
             let name = |s| if s { "strong" } else { "relaxed" };
-            self.architecture_violation(
+            self.violate(
+                Rule::Attributes,
                 "order attribute",
                 name(expected.strong_order),
                 name(got.strong_order),
@@ -1149,7 +1151,7 @@ impl Scoreboard {
         let attr = f.attr;
         let transaction = f.transaction;
         if let Some(e) = header::difference(&expected, head) {
-            self.fabric_violation(e.field, e.expected, e.got, e.clause);
+            self.report(Rule::Header, e, None);
         }
         if let Some(attr) = attr {
             self.check_attr(attr, req.attr);
@@ -1199,7 +1201,8 @@ impl Scoreboard {
         let Some(at) = wrong else { return };
         let (expected, got) = (byte(sent, at), byte(data, at));
         let call = self.call_of(self.flights.get(slot).grant);
-        self.promise_violation(
+        self.violate_promise(
+            Rule::Payload,
             "payload",
             format!("byte {at}: {expected}"),
             got,
@@ -1225,7 +1228,8 @@ impl Scoreboard {
                     self.stats.granule_reachable += 1;
                 } else if self.config.blocking {
                     let got = format!("reached {}", phys.offset(skip));
-                    self.promise_violation(
+                    self.violate_promise(
+                        Rule::PromiseBlocked,
                         "permission",
                         "blocked",
                         got,
@@ -1257,48 +1261,53 @@ impl Scoreboard {
         let p = self.ledger.get(slot);
         let target = p.target(first);
         let end = p.target(first.offset(len - 1));
-        let (expect, snoop, route, kind) = (p.expect, p.snoop, p.route, p.kind);
+        let (mem_type, snoop, route) = (p.mem_type, p.snoop, p.route);
         let call = Some(p.call.clone());
         let found = if gone {
+            let expected = "no access after unmap".to_owned();
             Some((
+                Rule::PromiseState,
                 "state",
-                "no access after unmap".to_owned(),
+                expected,
                 format!("access to {phys}"),
             ))
         } else if route != at {
-            Some(("route", route.name().to_owned(), at.name().to_owned()))
-        } else if target != Some(phys) {
-            let expected = target.map_or_else(|| "no target".to_owned(), |t| t.to_string());
-            Some(("address", expected, phys.to_string()))
-        } else if end != Some(phys.offset(len - 1)) {
-            let expected = end.map_or_else(|| "no target".to_owned(), |t| t.to_string());
-            Some(("address", expected, phys.offset(len - 1).to_string()))
+            let expected = route.name().to_owned();
+            Some((Rule::PromiseRoute, "route", expected, at.name().to_owned()))
         } else {
-            None
+            let last = phys.offset(len - 1);
+            [(target, phys), (end, last)]
+                .into_iter()
+                .find(|(expected, got)| *expected != Some(*got))
+                .map(|(expected, got)| {
+                    let none = || "no target".to_owned();
+                    let expected = expected.map_or_else(none, |t| t.to_string());
+                    (Rule::PromiseAddress, "address", expected, got.to_string())
+                })
         };
-        if let Some((field, expected, got)) = found {
-            self.promise_violation(field, expected, got, "the mapping", call);
+        if let Some((rule, field, expected, got)) = found {
+            self.violate_promise(rule, field, expected, got, "the mapping", call);
             return;
         }
         let Some(attr) = attr else { return };
         self.stats.check(Rule::PromiseMemoryType);
-        if attr.mem_type != expect {
-            let clause = match kind {
-                MemoryKind::Mmio => "MMIO is mapped as device memory",
-                MemoryKind::Dram => "the mapping's memory type",
-            };
-            self.promise_violation(
+        if attr.mem_type != mem_type {
+            self.violate_promise(
+                Rule::PromiseMemoryType,
                 "memory type",
-                expect.name(),
+                mem_type.name(),
                 attr.mem_type.name(),
-                clause,
+                "the mapping's memory type",
                 call,
             );
-        } else if attr.snoop != (snoop && !no_snoop) {
+        } else if let Some(snoop) = snoop.map(|s| s && !no_snoop)
+            && attr.snoop != snoop
+        {
             let name = |s| if s { "snooped" } else { "not snooped" };
-            self.promise_violation(
+            self.violate_promise(
+                Rule::PromiseMemoryType,
                 "snoop",
-                name(snoop && !no_snoop),
+                name(snoop),
                 name(attr.snoop),
                 "the mapping's coherence",
                 call,
@@ -1330,9 +1339,9 @@ impl Scoreboard {
         if head.is_mem() && self.flights.get(slot).source < CPU {
             let f = self.flights.get(slot);
             let (route, attr) = if f.through_bridge {
-                (Route::PeerThroughBridge, f.attr)
+                (Route::ThroughBridge, f.attr)
             } else {
-                (Route::PeerBusAddress, None)
+                (Route::BusAddress, None)
             };
             let phys = self.config.map.to_phys(head.addr());
             self.check_arrival(slot, phys, attr, route);
@@ -1353,7 +1362,8 @@ impl Scoreboard {
         self.stats.check(Rule::Completion);
         let source: Source = FABRIC;
         let Some(slot) = self.flights.answered(head) else {
-            self.fabric_violation(
+            self.violate(
+                Rule::Completion,
                 "arrival",
                 "no completion: no request is outstanding",
                 header::describe(head),
@@ -1375,14 +1385,14 @@ impl Scoreboard {
         };
         let t = self.flights.transaction(slot);
         let error = if t.responder != by {
-            Some(header::Error::new(
+            Some(Error::new(
                 "completer",
                 format!("{:?}", t.responder),
                 format!("{by:?}"),
                 "PCIe 6.0 §2.2.9, §2.3.1",
             ))
         } else if !completer_ok {
-            Some(header::Error::new(
+            Some(Error::new(
                 "completer",
                 "the completer's own ID",
                 head.completer().to_string(),
@@ -1401,7 +1411,7 @@ impl Scoreboard {
             self.flights.close(slot);
         }
         if let Some(e) = error {
-            self.fabric_violation(e.field, e.expected, e.got, e.clause);
+            self.report(Rule::Completion, e, None);
         }
         let f = self.flights.add(id, head, source, &[]);
         let flight = self.flights.get_mut(f);
@@ -1429,7 +1439,8 @@ impl Scoreboard {
         t.flying -= 1;
         self.flights.retire(transaction);
         if arrived != before {
-            self.fabric_violation(
+            self.violate(
+                Rule::Completion,
                 "order",
                 format!("{before} bytes before it"),
                 format!("{arrived} bytes"),
@@ -1463,7 +1474,8 @@ impl Scoreboard {
         };
         self.stats.check(Rule::Payload);
         if let Some((at, expected, got)) = wrong {
-            self.promise_violation(
+            self.violate_promise(
+                Rule::Payload,
                 "payload",
                 format!("byte {at}: {expected}"),
                 got,
@@ -1495,7 +1507,13 @@ impl Scoreboard {
             let f = self.flights.get(slot);
             (self.now.id, self.now.head, self.now.tap) = (f.id, f.head, tap);
             let expected = header::describe(&f.head);
-            self.fabric_violation("arrival", expected, "nothing", "PCIe 6.0 §2.2");
+            self.violate(
+                Rule::Arrival,
+                "arrival",
+                expected,
+                "nothing",
+                "PCIe 6.0 §2.2",
+            );
             if self.flights.get(slot).head.is_cpl() {
                 let t = self.flights.get(slot).transaction;
                 self.flights.transaction(t).flying -= 1;
@@ -1509,7 +1527,8 @@ impl Scoreboard {
             let t = self.flights.transaction(slot);
             let (id, head, sent, total) = (t.id, t.head, t.sent, t.total);
             (self.now.id, self.now.head) = (id, head);
-            self.fabric_violation(
+            self.violate(
+                Rule::Arrival,
                 "completion",
                 format!("{total} bytes for {}", header::describe(&head)),
                 format!("{sent} bytes"),
@@ -1520,7 +1539,13 @@ impl Scoreboard {
         while let Some(c) = self.cpu.pop_front() {
             (self.now.head, self.now.tap) = (c.head, Tap::RpTx(c.port));
             let expected = header::describe(&c.head);
-            self.fabric_violation("arrival", expected, "nothing", "PCIe 6.0 §2.2.4");
+            self.violate(
+                Rule::Arrival,
+                "arrival",
+                expected,
+                "nothing",
+                "PCIe 6.0 §2.2.4",
+            );
         }
         self.reads = [NONE; 256];
         self.leaving = [NONE; 8];
@@ -1530,7 +1555,13 @@ impl Scoreboard {
             let mut wrong = self.judge.compare_fault_queue(fault_queue);
             wrong.extend(self.judge.missing_fault_records());
             for m in wrong {
-                self.architecture_violation(m.field.name(), m.expected, m.got, m.clause);
+                self.violate(
+                    Rule::FaultRecord,
+                    m.field.name(),
+                    m.expected,
+                    m.got,
+                    m.clause,
+                );
             }
         }
     }

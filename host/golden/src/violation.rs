@@ -69,6 +69,8 @@ pub struct Violation {
     pub cycle: u64,
     /// Who found it.
     pub judge: Judge,
+    /// The rule.
+    pub rule: Rule,
     /// Where.
     pub tap: Tap,
     /// The TLP.
@@ -111,8 +113,8 @@ impl fmt::Display for Violation {
 }
 
 macro_rules! rules {
-    ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
-        /// A rule that is checked; [`Stats::checks`] counts how often.
+    ($($(#[$doc:meta])* $variant:ident => $judge:ident $name:literal,)*) => {
+        /// A rule that is checked; [`Stats::rules`] says how often.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
         pub enum Rule {
             $($(#[$doc])* $variant,)*
@@ -129,53 +131,69 @@ macro_rules! rules {
                     $(Self::$variant => $name,)*
                 }
             }
+
+            /// The judge that checks it.
+            #[must_use]
+            pub const fn judge(self) -> Judge {
+                match self {
+                    $(Self::$variant => Judge::$judge,)*
+                }
+            }
         }
     };
 }
 
 rules! {
     /// A device's request lies inside a live promise of its direction, or a declared probe.
-    PromiseRequest => "promise-request",
+    PromiseRequest => Promise "promise-request",
     /// A request carries the Requester ID of the device that sends it.
-    PromiseRequester => "promise-requester",
+    PromiseRequester => Promise "promise-requester",
     /// An access lands on the promised bytes.
-    PromiseAddress => "promise-address",
+    PromiseAddress => Promise "promise-address",
     /// An access has the promised memory type and snoops as promised.
-    PromiseMemoryType => "promise-memory-type",
+    PromiseMemoryType => Promise "promise-memory-type",
     /// An access arrives before the promise has ended.
-    PromiseState => "promise-state",
+    PromiseState => Promise "promise-state",
     /// An access takes the promised way.
-    PromiseRoute => "promise-route",
+    PromiseRoute => Promise "promise-route",
     /// What is promised is not refused.
-    PromisePermission => "promise-permission",
+    PromisePermission => Promise "promise-permission",
     /// What nobody promised is refused.
-    PromiseBlocked => "promise-blocked",
+    PromiseBlocked => Promise "promise-blocked",
     /// The data that arrives is the data that left.
-    Payload => "payload",
+    Payload => Promise "payload",
     /// The answer of the IOMMU.
-    Translation => "iommu-translation",
+    Translation => Architecture "iommu-translation",
     /// The fault queue.
-    FaultRecord => "iommu-fault-record",
+    FaultRecord => Architecture "iommu-fault-record",
     /// Memory type, snoop and order resolved by the bridge.
-    Attributes => "bridge-attributes",
+    Attributes => Architecture "bridge-attributes",
     /// Destination chosen by the bridge.
-    Destination => "bridge-destination",
+    Destination => Architecture "bridge-destination",
     /// Header rules of requests.
-    RequestHeader => "request-header",
+    RequestHeader => Fabric "request-header",
     /// A TLP takes the way that routing and ACS give it.
-    Route => "route",
+    Route => Fabric "route",
     /// A TLP keeps its header.
-    Header => "header",
+    Header => Fabric "header",
     /// TLPs of one source keep their order.
-    Order => "order",
+    Order => Fabric "order",
     /// Completions answer what was asked.
-    Completion => "completion",
+    Completion => Fabric "completion",
     /// Everything that was sent has arrived.
-    Arrival => "arrival",
+    Arrival => Fabric "arrival",
 }
 
-/// Kinds of taps, the length of [`Stats::rows`].
-pub const TAPS: usize = 6;
+/// How often a rule was checked, and how often it did not hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// Checks.
+    pub checked: u64,
+    /// Violations.
+    pub failed: u64,
+}
+
+const RULES: usize = Rule::ALL.len();
 
 /// How much was looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -183,7 +201,7 @@ pub struct Stats {
     /// TLPs that were followed.
     pub tlps: u64,
     /// Events seen by kind of tap: EpTx, EpRx, RpRx, RpTx, Translate, Memory.
-    pub rows: [u64; TAPS],
+    pub taps: [u64; 6],
     /// Memory requests of the IOMMU itself.
     pub iommu_requests: u64,
     /// Promises made.
@@ -197,15 +215,17 @@ pub struct Stats {
     pub granule_reachable: u64,
     /// Violations, stored or not.
     pub violations: u64,
-    checks: Vec<u64>,
+    counts: [Count; RULES],
 }
 
 impl Stats {
     pub(crate) fn check(&mut self, rule: Rule) {
-        if self.checks.is_empty() {
-            self.checks.resize(Rule::ALL.len(), 0);
-        }
-        self.checks[rule as usize] += 1;
+        self.counts[rule as usize].checked += 1;
+    }
+
+    pub(crate) fn fail(&mut self, rule: Rule) {
+        self.violations += 1;
+        self.counts[rule as usize].failed += 1;
     }
 
     pub(crate) fn row(&mut self, tap: Tap) {
@@ -217,17 +237,23 @@ impl Stats {
             Tap::Translate(_) => 4,
             Tap::Memory => 5,
         };
-        self.rows[at] += 1;
+        self.taps[at] += 1;
     }
 
-    /// Name and number of checks of every rule.
-    pub fn checks(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Rule::ALL.iter().map(|r| (r.name(), self.count(*r)))
-    }
-
-    /// Number of checks of one rule.
+    /// Events seen at all taps.
     #[must_use]
-    pub fn count(&self, rule: Rule) -> u64 {
-        self.checks.get(rule as usize).copied().unwrap_or(0)
+    pub fn rows(&self) -> u64 {
+        self.taps.iter().sum()
+    }
+
+    /// Every rule with its counts.
+    pub fn rules(&self) -> impl Iterator<Item = (Rule, Count)> {
+        Rule::ALL.iter().map(|r| (*r, self.count(*r)))
+    }
+
+    /// Counts of one rule.
+    #[must_use]
+    pub const fn count(&self, rule: Rule) -> Count {
+        self.counts[rule as usize]
     }
 }
