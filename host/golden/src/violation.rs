@@ -114,7 +114,7 @@ impl fmt::Display for Violation {
 
 macro_rules! rules {
     ($($(#[$doc:meta])* $variant:ident => $judge:ident $name:literal,)*) => {
-        /// A rule that is checked; [`Stats::rules`] says how often.
+        /// A rule that is checked; [`Stats::count`] says how often.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
         pub enum Rule {
             $($(#[$doc])* $variant,)*
@@ -184,13 +184,10 @@ rules! {
     Arrival => Fabric "arrival",
 }
 
-/// How often a rule was checked, and how often it did not hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Count {
-    /// Checks.
-    pub checked: u64,
-    /// Violations.
-    pub failed: u64,
+struct Count {
+    checked: u64,
+    failed: u64,
 }
 
 const RULES: usize = Rule::ALL.len();
@@ -201,7 +198,7 @@ pub struct Stats {
     /// TLPs that were followed.
     pub tlps: u64,
     /// Events seen by kind of tap: EpTx, EpRx, RpRx, RpTx, Translate, Memory.
-    pub taps: [u64; 6],
+    pub rows: [u64; 6],
     /// Memory requests of the IOMMU itself.
     pub iommu_requests: u64,
     /// Promises made.
@@ -237,23 +234,23 @@ impl Stats {
             Tap::Translate(_) => 4,
             Tap::Memory => 5,
         };
-        self.taps[at] += 1;
+        self.rows[at] += 1;
     }
 
-    /// Events seen at all taps.
-    #[must_use]
-    pub fn rows(&self) -> u64 {
-        self.taps.iter().sum()
-    }
-
-    /// Every rule with its counts.
-    pub fn rules(&self) -> impl Iterator<Item = (Rule, Count)> {
+    /// Every rule with the number of its checks.
+    pub fn checks(&self) -> impl Iterator<Item = (Rule, u64)> {
         Rule::ALL.iter().map(|r| (*r, self.count(*r)))
     }
 
-    /// Counts of one rule.
+    /// How often a rule was checked.
     #[must_use]
-    pub const fn count(&self, rule: Rule) -> Count {
-        self.counts[rule as usize]
+    pub const fn count(&self, rule: Rule) -> u64 {
+        self.counts[rule as usize].checked
+    }
+
+    /// How often a rule did not hold.
+    #[must_use]
+    pub const fn failures(&self, rule: Rule) -> u64 {
+        self.counts[rule as usize].failed
     }
 }
