@@ -19,6 +19,8 @@ class Model {
   // that of the last cycle. Returns the number of cycles.
   virtual uint64_t run_idle(rust::Slice<const uint32_t> in, rust::Slice<uint32_t> out,
                             uint64_t max) = 0;
+  // `cycles` cycles with constant inputs and no look at the outputs.
+  virtual void clock(rust::Slice<const uint32_t> in, uint64_t cycles) = 0;
   virtual void trace_open(rust::Str path) = 0;
   virtual void trace_close() = 0;
 };

@@ -38,7 +38,7 @@ class ModelOf final : public Model {
     P::scatter(*model_, in.data());
     settle();
     P::gather(*model_, out.data());
-    clock();
+    rise();
   }
 
   uint64_t run_idle(rust::Slice<const uint32_t> in, rust::Slice<uint32_t> out,
@@ -49,10 +49,19 @@ class ModelOf final : public Model {
       settle();
       const bool last = n == max || P::active(*model_);
       if (last) P::gather(*model_, out.data());
-      clock();
+      rise();
       if (last) return n;
     }
     return 0;
+  }
+
+  void clock(rust::Slice<const uint32_t> in, uint64_t cycles) override {
+    enter();
+    P::scatter(*model_, in.data());
+    for (uint64_t n = 0; n < cycles; ++n) {
+      settle();
+      rise();
+    }
   }
 
   void trace_open(rust::Str path) override {
@@ -83,7 +92,7 @@ class ModelOf final : public Model {
     step();
   }
 
-  void clock() {
+  void rise() {
     model_->clk_i = 1;
     step();
   }

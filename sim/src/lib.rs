@@ -27,6 +27,7 @@ mod ffi {
             output: &mut [u32],
             max: u64,
         ) -> Result<u64>;
+        fn clock(self: Pin<&mut Model>, input: &[u32], cycles: u64) -> Result<()>;
         fn trace_open(self: Pin<&mut Model>, path: &str) -> Result<()>;
         fn trace_close(self: Pin<&mut Model>);
     }
@@ -122,6 +123,17 @@ impl<T: Top> Model<T> {
             }
             Err(e) => Err(self.error(&e)),
         }
+    }
+
+    /// Runs `cycles` cycles with the inputs as they are, without sampling the outputs: the bare
+    /// speed of the model.
+    ///
+    /// # Errors
+    /// As [`Model::cycle`].
+    pub fn clock(&mut self, cycles: u64) -> Result<(), SimError> {
+        let r = self.model.pin_mut().clock(self.input.words(), cycles);
+        self.cycles += cycles;
+        r.map_err(|e| self.error(&e))
     }
 
     /// Starts to write waves (FST) to `path`.

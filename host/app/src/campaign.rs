@@ -37,6 +37,8 @@ pub struct Options {
     pub profile: Profile,
     /// The machine's address map.
     pub map: tlproof_pcie::MemoryMap,
+    /// Waves to write; the campaign ends with them.
+    pub waves: Option<simulation::Waves>,
 }
 
 /// The machine that a seed stands for.
@@ -47,6 +49,7 @@ pub fn setup(options: &Options) -> Setup {
         machine: simulation::Options {
             map: options.map.clone(),
             seed: options.seed,
+            waves: options.waves.clone(),
             ..simulation::Options::default()
         },
         profile: options.profile,
@@ -172,6 +175,9 @@ impl Campaign {
             let tlps = self.bench.sim.checker.tlps();
             progress(tlps);
             stopping |= tlps >= self.options.tlps || self.bench.sim.checker.failed_enough();
+            if self.options.waves.is_some() && self.bench.sim.waves_done() {
+                return Ok(());
+            }
             if stopping && self.jobs.is_empty() && self.under_way.is_empty() {
                 break;
             }
@@ -335,7 +341,7 @@ impl Campaign {
             links.push((at, *size));
             at += size;
         }
-        self.bench.dma.dma_iova_sync(&mut self.bench.sim, dev, &state, 0, total)?;
+        self.bench.dma.dma_iova_sync(dev, &state, 0, total)?;
         self.bench.iova_promise(f, &state, &links, attrs);
         let spans =
             links.iter().map(|(o, s)| Span { dma: state.addr().offset(*o), len: *s }).collect();

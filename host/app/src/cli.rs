@@ -95,6 +95,21 @@ pub struct CheckArgs {
     pub common: Common,
 }
 
+impl Default for CheckArgs {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            common: Common {
+                profile: ProfileArg::Intended,
+                out: None,
+                waves: false,
+                trace: false,
+                json: false,
+            },
+        }
+    }
+}
+
 /// `tlproof run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {

@@ -1,4 +1,19 @@
-//! App.
+//! The testbench: a simulated machine, drivers that make and use DMA mappings on it, and the checker
+//! that looks at every TLP.
 
+mod bits;
+pub mod buffers;
+pub mod campaign;
+pub mod checker;
+pub mod cli;
+pub mod commands;
+pub mod endpoint;
+pub mod memory_port;
+pub mod output;
+pub mod pcapng;
+pub mod replay;
 pub mod report;
+pub mod simulation;
+mod taps;
+pub mod testbench;
 pub mod trace;

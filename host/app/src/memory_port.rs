@@ -7,7 +7,10 @@
 use std::collections::VecDeque;
 
 use rand::{Rng, RngExt};
-use tlproof_pcie::{Head, MemAttr};
+use tlproof_pcie::{
+    Bdf, BusAddr, Head, MemAttr,
+    tlp::{AddressType, MemRequest},
+};
 
 use crate::bits;
 
@@ -65,10 +68,41 @@ impl Request {
 }
 
 impl Request {
-    /// A header with this request's length and byte enables.
-    pub fn span_head(&self) -> Head {
-        let dw1 = u32::from(self.last_be) << 4 | u32::from(self.first_be);
-        Head { hdr: [u32::from(self.len_dw & 0x3ff), dw1, 0, 0], pfx: None }
+    /// The request as a TLP header: physical address, no attributes.
+    pub fn head(&self) -> Head {
+        Head::mem(&MemRequest {
+            write: self.write,
+            addr: BusAddr(self.addr),
+            len_dw: self.len_dw,
+            first_be: self.first_be,
+            last_be: self.last_be,
+            requester: Bdf(self.requester),
+            tag: self.tlp_tag,
+            at: AddressType::Untranslated,
+            no_snoop: false,
+            relaxed: false,
+            ido: false,
+            tc: 0,
+            pasid: None,
+        })
+    }
+
+    /// One bit for each byte that a write enables, or `None` when it enables all.
+    pub fn strobe(&self) -> Option<Vec<u8>> {
+        if self.first_be == 15 && (self.len_dw == 1 || self.last_be == 15) {
+            return None;
+        }
+        let dws = usize::from(self.len_dw);
+        let mut strobe = vec![0xff; dws.div_ceil(2)];
+        let mut set = |dw: usize, be: u8| {
+            let shift = 4 * (dw % 2);
+            strobe[dw / 2] = strobe[dw / 2] & !(15 << shift) | be << shift;
+        };
+        set(0, self.first_be);
+        if dws > 1 {
+            set(dws - 1, self.last_be);
+        }
+        Some(strobe)
     }
 }
 

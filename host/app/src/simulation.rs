@@ -6,15 +6,14 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tlproof_dma::machine::Machine;
-use tlproof_golden::memory::CachedMemory;
+use tlproof_golden::memory::{CachedMemory, Memory};
 use tlproof_pcie::{
-    Bdf, Head, MemoryMap, PhysAddr,
+    Bdf, DmaAddr, MemoryMap, PhysAddr,
     config::{AccessError, ConfigSpace},
 };
 use tlproof_sim::{Model, SimError, ports::sim_top::SimTop};
 
 use crate::{
-    bits,
     checker::Checker,
     memory_port::{BEAT_BYTES, BEAT_WORDS, Latency, ReadQueue, Request},
     taps,
@@ -35,6 +34,19 @@ pub struct Options {
     pub stall_one_in: u32,
     /// Seed of latencies, orders and stalls.
     pub seed: u64,
+    /// Waves to write.
+    pub waves: Option<Waves>,
+}
+
+/// A window of cycles whose waves are written.
+#[derive(Clone, Debug)]
+pub struct Waves {
+    /// The FST file.
+    pub path: std::path::PathBuf,
+    /// First cycle.
+    pub from: u64,
+    /// First cycle no longer written.
+    pub until: u64,
 }
 
 impl Default for Options {
@@ -46,6 +58,7 @@ impl Default for Options {
             latency: Latency { min: 8, max: 40 },
             stall_one_in: 16,
             seed: 1,
+            waves: None,
         }
     }
 }
@@ -94,6 +107,7 @@ pub struct Simulation {
     /// The first failure of the simulation itself; every access fails from then on.
     failure: Option<SimError>,
     quiet_since: u64,
+    waves_open: bool,
 }
 
 impl Simulation {
@@ -129,6 +143,7 @@ impl Simulation {
             iommu_registers: None,
             failure: None,
             quiet_since: 0,
+            waves_open: false,
             options,
         })
     }
@@ -145,16 +160,29 @@ impl Simulation {
         self.model.cycles()
     }
 
-    /// Starts to write waves.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn open_waves(&mut self, path: &std::path::Path) -> Result<(), SimError> {
-        self.model.trace_open(path)
+    /// Opens and closes the waves at the ends of their window.
+    fn waves(&mut self) -> Result<(), SimError> {
+        let Some(w) = &self.options.waves else { return Ok(()) };
+        let now = self.model.cycles();
+        if now >= w.until {
+            self.model.trace_close();
+            self.options.waves = None;
+        } else if now >= w.from && !self.waves_open {
+            self.waves_open = true;
+            self.model.trace_open(&w.path)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the window of the waves is past, or there is none.
+    #[must_use]
+    pub fn waves_done(&self) -> bool {
+        self.options.waves.is_none()
     }
 
     /// Ends the waves.
     pub fn close_waves(&mut self) {
+        self.options.waves = None;
         self.model.trace_close();
     }
 
@@ -182,6 +210,7 @@ impl Simulation {
         if let Some(e) = &self.failure {
             return Err(e.clone());
         }
+        self.waves()?;
         let offered = self.drive();
         if let Err(e) = self.model.cycle() {
             self.failure = Some(e.clone());
@@ -198,7 +227,8 @@ impl Simulation {
     pub fn run(&mut self, cycles: u64) -> Result<(), SimError> {
         let end = self.cycles() + cycles;
         while self.cycles() < end {
-            if self.model.output.activity_o() || !self.reads.is_empty() || self.cpu.is_some() {
+            let busy = self.model.output.activity_o() || !self.reads.is_empty();
+            if busy || self.cpu.is_some() || self.options.waves.is_some() {
                 self.tick()?;
                 continue;
             }
@@ -291,7 +321,7 @@ impl Simulation {
                         self.checker.ep_tx(&self.memory, cycle, i as u8, &a.head);
                     }
                     if eop {
-                        self.checker.ep_tx_payload(i as u8, &a.head, a.payload());
+                        self.checker.ep_tx_payload(i as u8, a.payload());
                     }
                 }
             }
@@ -365,18 +395,17 @@ impl Simulation {
         let snoop = request.attr.is_some_and(|a| a.snoop);
         let data = self.options.map.is_dram(addr, len as u64).then(|| {
             let mut b = self.reads.buffer(len);
-            self.memory.device_read(addr, &mut b, snoop);
+            // Inside DRAM there are no faults.
+            let _ = self.memory.device_read(addr, &mut b, snoop);
             b
         });
+        if let Some(data) = &data {
+            self.checker.device_read(&self.memory, cycle, request, data);
+        }
         self.reads.push(cycle, &mut self.rng, request, data);
     }
 
     fn memory_write(&mut self, request: &Request, data: &[u8]) {
-        let head = request.span_head();
-        let (skip, len) = head.byte_span();
-        if len == 0 {
-            return;
-        }
         let addr = PhysAddr(request.addr);
         if self.options.map.msi.contains(addr, data.len() as u64) {
             if data.len() == 4 {
@@ -389,9 +418,33 @@ impl Simulation {
             return;
         }
         let snoop = request.attr.is_some_and(|a| a.snoop);
-        for (at, run) in taps::enabled_runs(&head, skip as usize, len as usize) {
-            self.memory.device_write(addr.offset(at as u64), &data[at..at + run], snoop);
+        let strobe = request.strobe();
+        if request.from_iommu {
+            self.iommu_write(addr, data);
         }
+        // Inside DRAM there are no faults.
+        let _ = self.memory.device_write(addr, data, strobe.as_deref(), snoop);
+    }
+
+    /// The architecture judge keeps the history of words that the IOMMU may read.
+    fn iommu_write(&mut self, addr: PhysAddr, data: &[u8]) {
+        let first = addr.align_down(8);
+        for at in (0..addr.0 + data.len() as u64 - first.0).step_by(8) {
+            let word = first.offset(at);
+            if let Ok(old) = self.memory.read_u64(word) {
+                self.checker.memory_changed(word, old);
+            }
+        }
+    }
+
+    /// Compares what the CPU sees with what a device wrote.
+    pub fn compare_memory(&mut self, dma: DmaAddr, want: &[u8], got: &[u8]) {
+        self.checker.compare_memory(self.model.cycles(), dma, want, got);
+    }
+
+    /// Tells the checker that nothing is under way; `faults` is what the fault queue held.
+    pub fn quiesce(&mut self, faults: &[[u64; 4]]) {
+        self.checker.quiesce(&self.memory, faults);
     }
 
     /// Performs a CPU request and waits for its response.
@@ -503,20 +556,21 @@ impl Machine for Simulation {
     }
 
     fn mem_read(&mut self, addr: PhysAddr, buf: &mut [u8]) {
-        self.memory.cpu_read(addr, buf);
+        if self.memory.cpu_read(addr, buf).is_err() {
+            buf.fill(0xff);
+        }
     }
 
     fn mem_write(&mut self, addr: PhysAddr, data: &[u8]) {
-        self.memory.cpu_write(addr, data);
+        // Outside DRAM nothing takes it.
+        let _ = self.memory.cpu_write(addr, data);
     }
 
     fn write_u64(&mut self, addr: PhysAddr, value: u64) {
-        let mut old = [0; 8];
-        self.memory.cpu_read(addr, &mut old);
-        let old = u64::from_le_bytes(old);
+        let old = self.read_u64(addr);
         if old != value {
             self.checker.memory_changed(addr, old);
-            self.memory.cpu_write(addr, &value.to_le_bytes());
+            self.mem_write(addr, &value.to_le_bytes());
         }
     }
 

@@ -98,22 +98,6 @@ pub fn set_pma(words: &mut [u32], map: &MemoryMap) {
     }
 }
 
-/// Runs of enabled bytes of a write: offset and length.
-pub fn enabled_runs(head: &Head, skip: usize, len: usize) -> impl Iterator<Item = (usize, usize)> {
-    let (fbe, lbe, dws) = (head.first_be(), head.last_be(), usize::from(head.len_dw()));
-    // Byte enables may have holes only in a write of one DW, or of two DWs on a QW boundary
-    // (PCIe 6.0 §2.2.5).
-    let holes = |be: u8| be != 0 && (be >> be.trailing_zeros()).count_ones() != 8 - (be >> be.trailing_zeros()).leading_zeros();
-    let plain = dws > 2 || !(holes(fbe) || holes(lbe) || (dws == 2 && (fbe >> 3 == 0 || lbe & 1 == 0)));
-    let single = move |i: usize| {
-        let be = if i < 4 { fbe } else { lbe };
-        be >> (i % 4) & 1 != 0
-    };
-    let whole = plain.then_some((skip, len));
-    let pieces = (0..dws * 4).filter(move |i| !plain && single(*i)).map(|i| (i, 1));
-    whole.into_iter().chain(pieces)
-}
-
 /// Memory type and flags of a packed `mem_attr_t`.
 pub fn attr(v: u64) -> Option<MemAttr> {
     Some(MemAttr {

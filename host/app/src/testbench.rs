@@ -12,7 +12,7 @@ use tlproof_dma::{
 };
 use tlproof_golden::{Promise, PromiseId, Route};
 use tlproof_pcie::{
-    Bdf, Direction, DmaAddr, PhysAddr, Range,
+    Bdf, Direction, DmaAddr, MemType, PhysAddr, Range,
     config::{AccessError, ConfigSpace},
     enumerate::{self, EnumerateError, enumerate},
     tree::{Acs, Tree},
@@ -145,23 +145,26 @@ impl Testbench {
         sim.memory.set_caching(setup.coherent.contains(&false));
         let tree = bring_up_tree(&mut sim, setup.acs)?;
         let map = setup.machine.map.clone();
+        // Half of the pages for the IOMMU's tables and queues, half for coherent memory.
+        let half = setup.tables.size() / 2;
+        let tables = Range::sized(setup.tables.base.0, half);
+        let coherent = Range::sized(setup.tables.base.0 + half, half);
 
-        let mut pool = PagePool::new(setup.tables);
         let iommu = if setup.machine.iommu {
             let node = tree
                 .find(IOMMU)
                 .ok_or_else(|| Error::Machine("no IOMMU at 00:01.0".to_owned()))?;
             let bar = node.bar(0).ok_or_else(|| Error::Machine("the IOMMU has no BAR".into()))?;
             sim.set_iommu_registers(bar.phys);
+            let pool = PagePool::new(tables);
             Some(RiscvIommu::probe(&mut sim, bar.phys, pool, &setup.iommu)?)
         } else {
-            pool = PagePool::new(setup.tables);
-            let _ = &mut pool;
             None
         };
         let config = Config::new(setup.profile).reserve_window(map.aperture, map.bus_offset);
         let mut dma = Dma::new(with_svpbmt(config, setup), iommu);
         dma.p2pdma.policy = setup.policy;
+        dma.set_pages(Box::new(PagePool::new(coherent)));
 
         let mut functions = Vec::new();
         let nodes: Vec<_> = tree.find_id(ENDPOINT_ID.0, ENDPOINT_ID.1).cloned().collect();
@@ -343,7 +346,7 @@ impl Testbench {
             size,
             segments: vec![(phys, size)],
             direction: Direction::Bidirectional,
-            mem_type: tlproof_pcie::MemType::Device,
+            mem_type: MemType::Device,
             snoop: Some(false),
             route: Route::BusAddress,
             translated: false,

@@ -1,0 +1,381 @@
+//! The subcommands: from arguments to verdict, results and exit status.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tlproof_pcie::tree::Acs;
+
+use crate::{
+    campaign::{self, Campaign},
+    checker::Checker,
+    cli::{CheckArgs, Cli, Command, Common, MachineArgs, ProfileArg, ReplayArgs, RunArgs, TreeArgs},
+    output::{SharedSink, Sink, Tally},
+    replay,
+    report::{self, ResultDir, Results, Summary, TraceRow, Verdict},
+    simulation::{self, Simulation, Waves},
+    testbench::{self, Setup},
+    trace,
+};
+
+/// Violations that end a campaign, so that a broken machine does not fill the disk.
+const ENOUGH: usize = 200;
+
+/// Cycles of waves before the first violation, and in all.
+const WAVES_BEFORE: u64 = 2_000;
+const WAVES_LENGTH: u64 = 4_000;
+
+/// TLPs of the campaign of `tlproof check`.
+const CHECK_TLPS: u64 = 100_000;
+
+/// The trace that `tlproof check` replays: peer-to-peer through the host bridge behind an IOMMU.
+const CHECK_TRACE: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/traces/nvme-p2p-bridge-iommu.trace.gz");
+
+/// Why there is no verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An option's value does not fit.
+    #[error("{0}")]
+    Usage(String),
+    /// A trace cannot be read.
+    #[error(transparent)]
+    Trace(#[from] trace::Error),
+    /// A trace cannot be replayed.
+    #[error(transparent)]
+    Replay(#[from] replay::Error),
+    /// Results cannot be written.
+    #[error("results: {0}")]
+    Report(#[from] report::Error),
+    /// The machine does not come up or stops.
+    #[error("{error}\n  repeat: {command}")]
+    Machine {
+        /// What happened.
+        error: testbench::Error,
+        /// The command that repeats it.
+        command: String,
+    },
+    /// Standard output is closed.
+    #[error("standard output: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+/// Runs a command line; `true` when all promises were kept.
+///
+/// # Errors
+/// See [`Error`]: bad usage or input.
+pub fn run(cli: Cli) -> Result<bool, Error> {
+    match cli.command {
+        Some(Command::Run(args)) => run_campaign(&args),
+        Some(Command::Replay(args)) => run_replay(&args),
+        Some(Command::Tree(args)) => tree(&args),
+        Some(Command::Check(args)) => check(&args),
+        None => check(&CheckArgs::default()),
+    }
+}
+
+/// A bar on a terminal; nothing elsewhere.
+fn progress(len: u64, what: &str) -> ProgressBar {
+    let bar =
+        if std::io::stderr().is_terminal() { ProgressBar::new(len) } else { ProgressBar::hidden() };
+    let style = "{msg:>24} [{wide_bar}] {human_pos}/{human_len} {elapsed} (left {eta})";
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    bar.set_message(what.to_owned());
+    bar
+}
+
+/// A job: its results, and everything that adds up over its machines.
+struct Job {
+    dir: ResultDir,
+    sink: SharedSink,
+    tally: Tally,
+    traces: Vec<TraceRow>,
+    differences: Vec<(String, Vec<replay::Difference>)>,
+    seed: u64,
+    profile: ProfileArg,
+    command: String,
+}
+
+impl Job {
+    fn new(common: &Common, name: &str, seed: u64, command: String) -> Result<Self, Error> {
+        let target = common.out.clone().unwrap_or_else(|| PathBuf::from("out").join(name));
+        let dir = ResultDir::create(target)?;
+        let sink = Sink::create(&dir, common.trace)?;
+        Ok(Self {
+            dir,
+            sink,
+            tally: Tally::default(),
+            traces: Vec::new(),
+            differences: Vec::new(),
+            seed,
+            profile: common.profile,
+            command,
+        })
+    }
+
+    fn machine_error(&self, error: testbench::Error) -> Error {
+        Error::Machine { error, command: self.command.clone() }
+    }
+
+    fn campaign(&mut self, options: &campaign::Options, waves: bool) -> Result<(), Error> {
+        let bar = progress(options.tlps, &format!("campaign, seed {}", options.seed));
+        let sink = Rc::clone(&self.sink);
+        let checker = |s: &Setup| Checker::new(&s.machine, true, Some(sink), ENOUGH);
+        let mut c = Campaign::new(options.clone(), checker).map_err(|e| self.machine_error(e))?;
+        let result = c.run(|tlps| bar.set_position(tlps.min(options.tlps)));
+        bar.finish_and_clear();
+        result.map_err(|e| self.machine_error(e))?;
+        let checker = &c.bench.sim.checker;
+        checker.tally(&mut self.tally, c.bench.sim.cycles(), c.bench.calls);
+        if waves {
+            let first = checker.first_violation();
+            self.waves(options, first)?;
+        }
+        Ok(())
+    }
+
+    /// Repeats the campaign, which is the same to the cycle, and writes waves around the first
+    /// violation, or of the first cycles.
+    fn waves(&self, options: &campaign::Options, first: Option<u64>) -> Result<(), Error> {
+        let from = first.map_or(0, |c| c.saturating_sub(WAVES_BEFORE));
+        let path = self.dir.partial().join("waves.fst");
+        let bar = progress(from + WAVES_LENGTH, "waves");
+        let checker = |s: &Setup| Checker::new(&s.machine, true, None, ENOUGH);
+        let options = campaign::Options {
+            waves: Some(Waves { path, from, until: from + WAVES_LENGTH }),
+            ..options.clone()
+        };
+        let mut c = Campaign::new(options, checker).map_err(|e| self.machine_error(e))?;
+        let result = c.run(|_| bar.tick());
+        bar.finish_and_clear();
+        c.bench.sim.close_waves();
+        result.map_err(|e| self.machine_error(e))
+    }
+
+    fn replay(&mut self, path: &Path) -> Result<(), Error> {
+        let bar = progress(0, &format!("replay {}", stem(path)));
+        let sink = Rc::clone(&self.sink);
+        let checker = move |s: &Setup, blocking: bool| {
+            Checker::new(&s.machine, blocking, Some(sink), ENOUGH)
+        };
+        let outcome = replay::replay(path, self.seed, self.profile.profile(), checker, |n| {
+            bar.set_position(n);
+        });
+        bar.finish_and_clear();
+        let outcome = outcome?;
+        let (cycles, calls) = (outcome.bench.sim.cycles(), outcome.bench.calls);
+        outcome.bench.sim.checker.tally(&mut self.tally, cycles, calls);
+        self.differences.push((outcome.row.name.clone(), outcome.differences));
+        self.traces.push(outcome.row);
+        Ok(())
+    }
+
+    /// Writes the results and says the verdict.
+    fn finish(self, json: bool) -> Result<bool, Error> {
+        let t = &self.tally;
+        let pass = t.failed == 0;
+        let results = Results {
+            summary: Summary {
+                program: format!("tlproof {}", env!("CARGO_PKG_VERSION")),
+                verdict: if pass { Verdict::Pass } else { Verdict::Fail },
+                seed: self.seed,
+                profile: self.profile.name().to_owned(),
+                command: self.command.clone(),
+                cycles: t.cycles,
+                tlps: t.tlps,
+                rows: t.rows,
+                map_calls: t.map_calls,
+                checked: t.checks.values().map(|c| c.0).sum(),
+                failed: t.failed,
+                traces: self.traces.clone(),
+            },
+            checks: t.rows(),
+            violations: t.violations.clone(),
+        };
+        let sink = Rc::try_unwrap(self.sink)
+            .map_err(|_| Error::Usage("results are still being written".to_owned()))?
+            .into_inner();
+        let dir = self.dir.finish(sink.finish()?, &results)?;
+        let mut out = std::io::stdout().lock();
+        if json {
+            let text = serde_json::to_string_pretty(&results.summary)
+                .map_err(|e| Error::Usage(e.to_string()))?;
+            writeln!(out, "{text}")?;
+            return Ok(pass);
+        }
+        print_traces(&mut out, &self.traces, &self.differences)?;
+        print_summary(&mut out, &results, &dir)?;
+        Ok(pass)
+    }
+}
+
+fn print_traces(
+    out: &mut impl Write,
+    traces: &[TraceRow],
+    differences: &[(String, Vec<replay::Difference>)],
+) -> Result<(), Error> {
+    if traces.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "{:<24} {:>8} {:>9} {:>9} {:>8} {:>8} {:>10}",
+        "trace", "events", "mappings", "compared", "differ", "TLPs", "violations"
+    )?;
+    for t in traces {
+        writeln!(
+            out,
+            "{:<24} {:>8} {:>9} {:>9} {:>8} {:>8} {:>10}",
+            t.name, t.events, t.mappings, t.compared, t.differed, t.tlps, t.failed
+        )?;
+        if let Some(why) = &t.truncated {
+            writeln!(out, "  truncated: {why}; replayed as far as it goes")?;
+        }
+    }
+    for (name, list) in differences.iter().filter(|(_, l)| !l.is_empty()) {
+        writeln!(out, "{name}: where the decisions differ from the kernel's")?;
+        for d in list {
+            writeln!(out, "  {:>6}  {}; first: {}", d.count, d.reason, d.first)?;
+        }
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+fn print_summary(out: &mut impl Write, results: &Results, dir: &Path) -> Result<(), Error> {
+    let s = &results.summary;
+    const SHOWN: usize = 5;
+    for v in results.violations.iter().take(SHOWN) {
+        writeln!(out, "VIOLATION in cycle {} at {}: {} judge", v.cycle, v.tap, v.judge)?;
+        writeln!(out, "  {}: expected {}, got {}", v.field, v.expected, v.got)?;
+        writeln!(out, "  rule: {}", v.clause)?;
+        for line in &v.story {
+            writeln!(out, "  {line}")?;
+        }
+    }
+    if s.failed > SHOWN as u64 {
+        writeln!(out, "… and {} more, see report.html", s.failed - SHOWN as u64)?;
+    }
+    for (name, value) in [
+        ("TLPs", s.tlps),
+        ("TLPs at taps", s.rows),
+        ("mapping calls", s.map_calls),
+        ("checks", s.checked),
+        ("violations", s.failed),
+        ("cycles", s.cycles),
+    ] {
+        writeln!(out, "{name:<16} {value:>12}")?;
+    }
+    writeln!(out, "results          {}", dir.display())?;
+    if s.failed == 0 {
+        writeln!(out, "PASS: all promises kept (seed {}, profile {})", s.seed, s.profile)?;
+    } else {
+        writeln!(out, "FAIL: {} violations; repeat: {}", s.failed, s.command)?;
+    }
+    Ok(())
+}
+
+fn stem(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    name.strip_suffix(".trace").unwrap_or(name).to_owned()
+}
+
+fn campaign_options(args: &RunArgs) -> Result<campaign::Options, Error> {
+    Ok(campaign::Options {
+        seed: args.seed,
+        tlps: args.tlps,
+        profile: args.common.profile.profile(),
+        map: args.machine.memory_map().map_err(Error::Usage)?,
+        waves: None,
+    })
+}
+
+fn machine_options(args: &MachineArgs) -> String {
+    let default = tlproof_pcie::MemoryMap::default();
+    let mut s = String::new();
+    if args.aperture != default.aperture {
+        s += &format!(" --aperture {:#x}+{:#x}", args.aperture.base, args.aperture.size());
+    }
+    if args.bus_offset != 0 {
+        s += &format!(" --bus-offset {:#x}", args.bus_offset);
+    }
+    s
+}
+
+fn run_campaign(args: &RunArgs) -> Result<bool, Error> {
+    let options = campaign_options(args)?;
+    let profile = args.common.profile.name();
+    let command = format!(
+        "tlproof run --seed {} --tlps {} --profile {profile}{}",
+        args.seed,
+        args.tlps,
+        machine_options(&args.machine)
+    );
+    let name = format!("run-seed{}-{profile}", args.seed);
+    let mut job = Job::new(&args.common, &name, args.seed, command)?;
+    job.campaign(&options, args.common.waves)?;
+    job.finish(args.common.json)
+}
+
+fn run_replay(args: &ReplayArgs) -> Result<bool, Error> {
+    if args.common.waves {
+        return Err(Error::Usage("--waves is for `run`; a replay writes no waves yet".to_owned()));
+    }
+    let profile = args.common.profile.name();
+    let names: Vec<String> = args.traces.iter().map(|p| p.display().to_string()).collect();
+    let command =
+        format!("tlproof replay --seed {} --profile {profile} {}", args.seed, names.join(" "));
+    let name = match args.traces.as_slice() {
+        [one] => format!("replay-{}-{profile}", stem(one)),
+        many => format!("replay-{}-traces-{profile}", many.len()),
+    };
+    // Every input is looked at before the first is replayed.
+    for path in &args.traces {
+        trace::Capture::open(path)?;
+    }
+    let mut job = Job::new(&args.common, &name, args.seed, command)?;
+    for path in &args.traces {
+        job.replay(path)?;
+    }
+    job.finish(args.common.json)
+}
+
+fn check(args: &CheckArgs) -> Result<bool, Error> {
+    let profile = args.common.profile.name();
+    let command = format!("tlproof check --seed {} --profile {profile}", args.seed);
+    let name = format!("check-seed{}-{profile}", args.seed);
+    let mut job = Job::new(&args.common, &name, args.seed, command)?;
+    job.replay(Path::new(CHECK_TRACE))?;
+    let options = campaign::Options {
+        seed: args.seed,
+        tlps: CHECK_TLPS,
+        profile: args.common.profile.profile(),
+        map: tlproof_pcie::MemoryMap::default(),
+        waves: None,
+    };
+    job.campaign(&options, args.common.waves)?;
+    job.finish(args.common.json)
+}
+
+fn tree(args: &TreeArgs) -> Result<bool, Error> {
+    let map = args.machine.memory_map().map_err(Error::Usage)?;
+    let command = format!("tlproof tree{}", machine_options(&args.machine));
+    let fail = |error: testbench::Error| Error::Machine { error, command: command.clone() };
+    let options = simulation::Options { map, ..simulation::Options::default() };
+    let checker = Checker::new(&options, true, None, ENOUGH);
+    let mut sim = Simulation::new(options, checker).map_err(|e| fail(e.into()))?;
+    let tree = testbench::bring_up_tree(&mut sim, Acs::STANDARD).map_err(fail)?;
+    let mut out = std::io::stdout().lock();
+    if args.verbose {
+        write!(out, "{tree}")?;
+    } else {
+        write!(out, "{}", tree.diagram())?;
+    }
+    Ok(true)
+}
