@@ -184,10 +184,13 @@ rules! {
     Arrival => Fabric "arrival",
 }
 
+/// How often a rule was checked, and how often it did not hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-struct Count {
-    checked: u64,
-    failed: u64,
+pub struct Count {
+    /// Checks.
+    pub checked: u64,
+    /// Violations.
+    pub failed: u64,
 }
 
 const RULES: usize = Rule::ALL.len();
@@ -237,9 +240,16 @@ impl Stats {
         self.rows[at] += 1;
     }
 
-    /// Every rule with the number of its checks.
-    pub fn checks(&self) -> impl Iterator<Item = (Rule, u64)> {
-        Rule::ALL.iter().map(|r| (*r, self.count(*r)))
+    /// Events seen at all taps.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.rows.iter().sum()
+    }
+
+    /// Every rule with its counts.
+    pub fn rules(&self) -> impl Iterator<Item = (Rule, Count)> {
+        let counts = self.counts;
+        Rule::ALL.iter().map(move |r| (*r, counts[*r as usize]))
     }
 
     /// How often a rule was checked.
