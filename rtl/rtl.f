@@ -2,6 +2,8 @@ rtl/pcie/tlp_pkg.sv
 rtl/pcie/port_pkg.sv
 rtl/bridge/mem_pkg.sv
 rtl/iommu/iommu_pkg.sv
+rtl/bridge/bridge_pkg.sv
+rtl/top/sim_top_pkg.sv
 rtl/iommu/iommu_int_pkg.sv
 rtl/pcie/ep_pkg.sv
 rtl/common/fifo.sv
@@ -41,3 +43,18 @@ rtl/pcie/ep_dma_track.sv
 rtl/pcie/ep_dma.sv
 rtl/pcie/ep_tx_arb.sv
 rtl/pcie/endpoint.sv
+rtl/bridge/cfg_rc_function.sv
+rtl/bridge/hb_config.sv
+rtl/bridge/hb_slots.sv
+rtl/bridge/hb_ingress.sv
+rtl/bridge/hb_resolve.sv
+rtl/bridge/hb_translate.sv
+rtl/bridge/hb_reads.sv
+rtl/bridge/hb_iommu_port.sv
+rtl/bridge/hb_mem_arb.sv
+rtl/bridge/hb_cpu.sv
+rtl/bridge/hb_drain.sv
+rtl/bridge/hb_egress.sv
+rtl/bridge/host_bridge.sv
+rtl/top/link_tap.sv
+rtl/top/sim_top.sv
