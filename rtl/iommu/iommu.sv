@@ -99,7 +99,7 @@ module iommu
   ttyp_e walk_ttyp;
   ddt_mode_e walk_mode;
   s1_mode_e walk_s1_mode;
-  logic [43:0] walk_s1_ppn, walk_msi_ppn;
+  logic [43:0] walk_root_ppn, walk_s1_ppn, walk_msi_ppn;
   logic [51:0] walk_msi_mask, walk_page;
   logic ddtw_start, ddtw_done, ptw_start, ptw_done, msiw_start, msiw_done;
   cause_t ddtw_cause, ptw_cause, msiw_cause;
@@ -122,6 +122,7 @@ module iommu
       .tr_rsp_valid_o,
       .tr_rsp_o,
       .mode_i          (mode),
+      .root_ppn_i      (ddtp_ppn),
       .inval_i         (iotlb_inval_valid || ddtc_inval_valid),
       .mark_i          (mark),
       .marked_busy_o   (marked_busy),
@@ -139,6 +140,7 @@ module iommu
       .walk_device_id_o(walk_device_id),
       .walk_ttyp_o     (walk_ttyp),
       .walk_mode_o     (walk_mode),
+      .walk_root_ppn_o (walk_root_ppn),
       .walk_s1_mode_o  (walk_s1_mode),
       .walk_s1_ppn_o   (walk_s1_ppn),
       .walk_msi_ppn_o  (walk_msi_ppn),
@@ -204,7 +206,7 @@ module iommu
       .rst_ni,
       .start_valid_i  (ddtw_start),
       .mode_i         (walk_mode),
-      .root_ppn_i     (ddtp_ppn),
+      .root_ppn_i     (walk_root_ppn),
       .device_id_i    (walk_device_id),
       .done_valid_o   (ddtw_done),
       .done_cause_o   (ddtw_cause),

@@ -33,6 +33,8 @@ module iommu_front
 
     /// ddtp.iommu_mode.
     input ddt_mode_e mode_i,
+    /// ddtp.PPN.
+    input logic [43:0] root_ppn_i,
 
     /// An invalidation takes effect in this cycle.
     input logic inval_i,
@@ -71,6 +73,8 @@ module iommu_front
     output ttyp_e walk_ttyp_o,
     /// Mode under which it was looked up in the DDTC.
     output ddt_mode_e walk_mode_o,
+    /// The ddtp.PPN that belongs to that mode.
+    output logic [43:0] walk_root_ppn_o,
     /// Its first-stage scheme.
     output s1_mode_e walk_s1_mode_o,
     /// Its root page table.
@@ -125,7 +129,8 @@ module iommu_front
     logic        marked;
     logic        stale;
     tr_req_t     req;
-    ddt_mode_e   mode;
+    ddt_mode_e   mode;        // mode and PPN of one ddtp write (IOMMU §5.5)
+    logic [43:0] root_ppn;
     cause_t      cause;       // fault that a walk found
     logic        dc_valid;
     dc_t         dc;
@@ -224,12 +229,13 @@ module iommu_front
     end
   end
 
-  // A fault is reported unless DTF of a valid context suppresses it.
-  logic report, answer;
+  // A fault is reported unless DTF of a valid context suppresses it. Where the process of IOMMU
+  // §2.3 ends before step 6 there is no context, even if the DDTC holds one of another ddtp mode.
+  logic report, answer, dtf;
   cause_t cause;
   assign cause = check_cause;
-  assign report = cause != CauseNone &&
-                  (!(r_q.dc_valid && r_q.dc.dtf) || cause_ignores_dtf(cause));
+  assign dtf = in_ddt && !did_too_wide && r_q.dc_valid && r_q.dc.dtf;
+  assign report = cause != CauseNone && (!dtf || cause_ignores_dtf(cause));
 
   always_comb begin
     state_d = state_q;
@@ -309,6 +315,7 @@ module iommu_front
       r_d.stale = inval_i;
       r_d.req = a_req_q;
       r_d.mode = mode_i;
+      r_d.root_ppn = root_ppn_i;
       r_d.cause = CauseNone;
       r_d.dc_valid = ddtc_hit_i;
       r_d.dc = ddtc_dc_i;
@@ -339,6 +346,7 @@ module iommu_front
   assign walk_device_id_o = r_q.req.device_id;
   assign walk_ttyp_o = ttyp;
   assign walk_mode_o = r_q.mode;
+  assign walk_root_ppn_o = r_q.root_ppn;
   assign walk_s1_mode_o = r_q.dc.s1_mode;
   assign walk_s1_ppn_o = r_q.dc.s1_ppn;
   assign walk_msi_ppn_o = r_q.dc.msi_ppn;

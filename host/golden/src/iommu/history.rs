@@ -182,6 +182,8 @@ impl History {
             picks: Vec::new(),
             at: 0,
             context: None,
+            needs_global: false,
+            global_leaf: false,
         }
     }
 }
@@ -284,13 +286,26 @@ pub(super) struct Versions<'a, M> {
     at: usize,
     /// Address and `device_id` of the device context that was read last.
     context: Option<(u64, u32)>,
+    /// A pointer was picked that only a global mapping below it keeps alive.
+    needs_global: bool,
+    /// The leaf that was read last is a global mapping.
+    global_leaf: bool,
 }
 
 impl<M: Memory> Versions<'_, M> {
+    /// Whether the versions that were picked can have been used together. An invalidation by PSCID
+    /// spares global mappings (IOMMU §3.1.1): a cached translation of a global leaf outlives the
+    /// pointers through which it was found, where one of another leaf does not.
+    pub const fn consistent(&self) -> bool {
+        !self.needs_global || self.global_leaf
+    }
+
     /// Moves on to the next combination; false if there is none.
     pub fn next(&mut self) -> bool {
         self.at = 0;
         self.context = None;
+        self.needs_global = false;
+        self.global_leaf = false;
         while let Some((pick, count)) = self.picks.pop() {
             if pick + 1 < count {
                 self.picks.push((pick + 1, count));
@@ -379,6 +394,11 @@ fn drops_context(scope: &Scope, device_id: u32) -> bool {
     }
 }
 
+/// Whether a command names an address space, and so spares global mappings.
+const fn by_pscid(scope: &Scope) -> bool {
+    matches!(scope, Scope::FirstStage { pscid: Some(_), .. })
+}
+
 /// Whether a command drops what stands for a first-stage entry (IOMMU §3.1.1).
 fn drops_pte(scope: &Scope, entry: &Entry, word: u64) -> bool {
     let (
@@ -440,11 +460,25 @@ impl<M: Memory> Tables for Versions<'_, M> {
                 self.context = Some((addr, device_id));
                 self.context_versions(addr, device_id)?
             }
-            Entry::Pte { big, .. } => self.legal::<N>(
-                addr,
-                |words| Pte::new(words[0], big).valid(),
-                |words, scope| drops_pte(scope, &entry, words[0]),
-            )?,
+            Entry::Pte { big, global, .. } => {
+                let valid = |words: &[u64; N]| Pte::new(words[0], big).valid();
+                let drops = |words: &[u64; N], scope: &Scope| drops_pte(scope, &entry, words[0]);
+                let mut legal = self.legal(addr, valid, drops)?;
+                let certain = legal.len();
+                let spared = self.legal(addr, valid, |words, scope| {
+                    !by_pscid(scope) && drops(words, scope)
+                })?;
+                for words in spared {
+                    if !Pte::new(words[0], big).is_leaf() && !legal.contains(&words) {
+                        legal.push(words);
+                    }
+                }
+                let pick = self.pick(legal.len());
+                let pte = Pte::new(legal[pick][0], big);
+                self.needs_global |= pick >= certain;
+                self.global_leaf = pte.is_leaf() && (global || pte.global());
+                return Ok(legal[pick]);
+            }
         };
         let pick = self.pick(legal.len());
         Ok(legal[pick])
@@ -456,26 +490,30 @@ impl<M: Memory> Tables for Versions<'_, M> {
         let Some((addr, _)) = self.context else {
             return dc.fsc;
         };
-        let mut legal = vec![dc.fsc];
+        let mut legal = vec![(dc.fsc, false)];
         // `ta` and `fsc` are doublewords 2 and 3 of either format.
         for (words, obsolete) in self.all::<4>(addr).unwrap_or_default() {
             let old = DeviceContext::new(&[words[0], words[1], words[2], words[3], 0, 0, 0, 0]);
             let Some(at) = obsolete else { continue };
+            let dropped = |spare_global: bool| {
+                !self.forget_invalidations
+                    && self.history.dropped(at, self.since, |scope| {
+                        matches!(scope, Scope::FirstStage { pscid, range: None, .. }
+                            if pscid.is_none_or(|p| p == old.pscid() && !spare_global))
+                    })
+            };
             let cached = old.v()
                 && !old.pdtv()
                 && old.fsc >> 60 != 0
                 && old.fsc_mode() == dc.fsc_mode()
                 && old.pscid() == dc.pscid()
-                && (self.forget_invalidations
-                    || !self.history.dropped(at, self.since, |scope| {
-                        matches!(scope, Scope::FirstStage { pscid, range: None, .. }
-                            if pscid.is_none_or(|p| p == old.pscid()))
-                    }));
-            if cached && !legal.contains(&old.fsc) {
-                legal.push(old.fsc);
+                && !dropped(true);
+            if cached && !legal.iter().any(|l| l.0 == old.fsc) {
+                legal.push((old.fsc, dropped(false)));
             }
         }
         let pick = self.pick(legal.len());
-        legal[pick]
+        self.needs_global |= legal[pick].1;
+        legal[pick].0
     }
 }

@@ -15,6 +15,9 @@ use super::{
 };
 use crate::memory::Memory;
 
+/// Optional records that are remembered.
+const OPTIONAL: usize = 1 << 12;
+
 /// Combinations of old and new entries that are tried for one answer.
 const COMBINATIONS: usize = 4096;
 
@@ -46,6 +49,8 @@ pub struct Judge {
     /// Names of the invalidations that the IOMMU took since the last completed fence.
     unfenced: Vec<u64>,
     predicted: VecDeque<FaultRecord>,
+    /// Records that some legal version of the tables reports and another suppresses.
+    optional: VecDeque<FaultRecord>,
     recorded: FxHashSet<FaultRecord>,
     overflow: bool,
 }
@@ -62,6 +67,7 @@ impl Judge {
             decoded: 0,
             unfenced: Vec::new(),
             predicted: VecDeque::new(),
+            optional: VecDeque::new(),
             recorded: FxHashSet::default(),
             overflow: false,
         }
@@ -259,35 +265,57 @@ impl Judge {
         };
         let ddtp = self.registers.ddtp();
         let now = walker.translate(&mut self.history.current(mem, ddtp), request);
-        let Err(mut mismatch) = compare(&now, actual) else {
-            self.predict(&now);
-            return Ok(now);
+        let mut explained = None;
+        let mut mismatch = match compare(&now, actual) {
+            Ok(()) if !may_be_suppressed(&now) => {
+                self.predict(&now, false);
+                return Ok(now);
+            }
+            Ok(()) => {
+                explained = Some(now);
+                None
+            }
+            Err(mismatch) => Some(mismatch),
         };
         for forget_invalidations in [false, true] {
+            let mut ambiguous = false;
             let mut versions = self
                 .history
                 .versions(mem, ddtp, since.0, forget_invalidations);
             for _ in 0..COMBINATIONS {
                 let outcome = walker.translate(&mut versions, request);
-                if compare(&outcome, actual).is_ok() {
-                    if forget_invalidations {
-                        mismatch.clause = STALE;
-                        return Err(mismatch);
+                if versions.consistent() && compare(&outcome, actual).is_ok() {
+                    let first = *explained.get_or_insert(outcome);
+                    ambiguous = reported(&first) != reported(&outcome);
+                    if ambiguous || !may_be_suppressed(&first) {
+                        break;
                     }
-                    self.predict(&outcome);
-                    return Ok(outcome);
                 }
                 if !versions.next() {
                     break;
                 }
             }
+            match (explained, mismatch.as_mut()) {
+                (None, _) => {}
+                (Some(_), Some(mismatch)) if forget_invalidations => mismatch.clause = STALE,
+                (Some(outcome), _) => {
+                    self.predict(&outcome, ambiguous);
+                    return Ok(outcome);
+                }
+            }
         }
-        Err(mismatch)
+        mismatch.map_or(Ok(now), Err)
     }
 
-    fn predict(&mut self, outcome: &Outcome) {
+    fn predict(&mut self, outcome: &Outcome, ambiguous: bool) {
         let enabled = self.registers.fqcsr() & 1 == 1;
         match outcome {
+            Outcome::Fault(fault) if ambiguous && enabled => {
+                if self.optional.len() == OPTIONAL {
+                    self.optional.pop_front();
+                }
+                self.optional.push_back(fault.record);
+            }
             Outcome::Fault(fault) if fault.reported && enabled => {
                 self.predicted.push_back(fault.record);
             }
@@ -319,6 +347,10 @@ impl Judge {
                 self.recorded.insert(record);
                 continue;
             }
+            if let Some(at) = self.optional.iter().position(|p| *p == record) {
+                self.optional.remove(at);
+                continue;
+            }
             let nearest = self
                 .predicted
                 .iter()
@@ -335,6 +367,7 @@ impl Judge {
     pub fn missing_fault_records(&mut self) -> Vec<Mismatch> {
         let overflow = std::mem::take(&mut self.overflow);
         let recorded = std::mem::take(&mut self.recorded);
+        self.optional.clear();
         self.predicted
             .drain(..)
             .filter(|p| !overflow && !recorded.contains(p))
@@ -346,6 +379,15 @@ impl Judge {
             })
             .collect()
     }
+}
+
+/// Whether `DC.tc.DTF` decides if there is a record (IOMMU §3.2).
+fn may_be_suppressed(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Fault(fault) if !matches!(fault.cause(), 256..=259))
+}
+
+fn reported(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Fault(fault) if fault.reported)
 }
 
 const STALE: &str = "IOMMU §2.8, §3.1: what it was cached from has been invalidated and fenced";

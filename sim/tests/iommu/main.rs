@@ -1,0 +1,8 @@
+//! The `iommu` block in lock-step with the architecture judge.
+//!
+//! Tables, queues and registers are driven as software drives them; the judge derives from the
+//! same stores and register accesses what each request must become.
+
+mod bench;
+mod campaign;
+mod tables;
