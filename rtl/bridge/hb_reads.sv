@@ -52,22 +52,45 @@ module hb_reads #(
   logic [NumTags-1:0] used_q;
   logic [TagW-1:0] tag;
   tlp_hdr_t req;
+  logic [12:0] left;
   logic [12:0] chunk;
   logic fire;
   logic [TagW-1:0] tag_q;
 
+  // The next tag is chosen ahead and kept, so that a request that waits does not change. It may
+  // not be the one that is being taken.
+  logic next_valid_q;
+  logic [TagW-1:0] next_q;
+  logic [NumTags-1:0] busy;
+  logic [TagW-1:0] first;
+
   always_comb begin
-    alloc_tag_o = '0;
+    busy = used_q;
+    if (alloc_take_i) busy[next_q] = 1'b1;
+    first = '0;
     for (int unsigned i = NumTags; i > 0; i--) begin
-      if (!used_q[i-1]) alloc_tag_o = TagW'(i - 1);
+      if (!busy[i-1]) first = TagW'(i - 1);
     end
   end
-  assign alloc_ready_o = used_q != '1;
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      next_valid_q <= 1'b0;
+      next_q <= '0;
+    end else if (!next_valid_q || alloc_take_i) begin
+      next_valid_q <= busy != '1;
+      next_q <= first;
+    end
+  end
+
+  assign alloc_tag_o = next_q;
+  assign alloc_ready_o = next_valid_q;
   assign used_o = used_q;
 
   // All beats of a chunk belong to the tag of its first.
   assign tag = rsp_i.sop ? rsp_i.tag[TagW-1:0] : tag_q;
   assign req = hdr_q[tag];
+  assign left = left_q[tag];
   // Bytes of this chunk that the request asked for, if more are to come: from the first enabled
   // byte to the end of the chunk.
   assign chunk = {rsp_i.len_dw, 2'b00} - 13'(lower_q[tag][1:0]);
@@ -80,10 +103,10 @@ module hb_reads #(
     cpl_beat_o.data = rsp_i.data;
     if (rsp_i.error) begin
       cpl_beat_o.head.hdr = mk_cpl_hdr(1'b0, CplCa, bridge_pkg::BridgeId, req, 11'd0,
-                                       left_q[tag], lower_q[tag]);
+                                       left, lower_q[tag]);
     end else begin
       cpl_beat_o.head.hdr = mk_cpl_hdr(1'b1, CplSc, bridge_pkg::BridgeId, req, rsp_i.len_dw,
-                                       left_q[tag], lower_q[tag]);
+                                       left, lower_q[tag]);
       cpl_beat_o.head.hdr[14] = rsp_i.poison;  // EP
     end
   end
@@ -99,7 +122,7 @@ module hb_reads #(
                               | 7'(be_offset(hdr_first_be(alloc_hdr_i)));
     end
     if (fire && rsp_i.sop) begin
-      left_q[tag] <= left_q[tag] - chunk;
+      left_q[tag] <= left - chunk;
       lower_q[tag] <= lower_q[tag] + 7'(chunk);
     end
   end
@@ -120,7 +143,7 @@ module hb_reads #(
   // Answers are for reads under way, and no chunk but the last one completes the request.
   assert property (@(posedge clk_i) disable iff (!rst_ni) !rsp_valid_i || used_q[tag]);
   assert property (@(posedge clk_i) disable iff (!rst_ni)
-      !(fire && rsp_i.sop && rsp_i.eop && !rsp_i.last) || left_q[tag] > chunk);
+      !(fire && rsp_i.sop && rsp_i.eop && !rsp_i.last) || left > chunk);
   assert property (@(posedge clk_i) disable iff (!rst_ni) !alloc_take_i || alloc_ready_o);
 
 endmodule

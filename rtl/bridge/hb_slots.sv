@@ -134,9 +134,12 @@ module hb_slots #(
   end
 
   // An answer is for an issued request that has none yet.
+  logic [IdxW-1:0] fill_age;
+  logic [IdxW:0] issued;
+  assign fill_age = fill_idx_i - out_q[IdxW-1:0];
+  assign issued = iss_q - out_q;
   assert property (@(posedge clk_i) disable iff (!rst_ni) !fill_valid_i || !done_q[fill_idx_i]);
   assert property (@(posedge clk_i) disable iff (!rst_ni) !fill_valid_i
-      || (IdxW + 1)'(fill_idx_i - out_q[IdxW-1:0]) < iss_q - out_q
-      || iss_q - out_q == (IdxW + 1)'(Num));
+      || {1'b0, fill_age} < issued);
 
 endmodule
