@@ -565,6 +565,10 @@ fn descriptors_that_cannot_be_queued() -> Checked {
 #[test]
 fn message_signalled_interrupts() -> Checked {
     let mut b = Bench::configured(12)?;
+    ensure!(
+        b.get64(0x2008)? == 1 << 32,
+        "vectors are masked after reset"
+    );
     for v in 0..8 {
         b.set64(0x2000 + 16 * v, MSI + 0x100 * v);
         b.set64(0x2008 + 16 * v, 0x1000 + v);
@@ -618,6 +622,21 @@ fn message_signalled_interrupts() -> Checked {
     b.run(50)?;
     b.messages.sort_unstable();
     ensure!(b.messages == [due(5), due(7)], "{:x?}", b.messages);
+
+    // A message is a request too: it waits for Bus Master Enable.
+    b.messages.clear();
+    b.config_write(0x80, 3 << 30, 0xf)?;
+    fire(&mut b, 1)?;
+    b.bus_master(false)?;
+    b.config_write(0x80, 1 << 31, 0xf)?;
+    b.run(50)?;
+    ensure!(
+        b.messages.is_empty() && b.get64(0x3000)? == 2,
+        "Bus Master Enable clear"
+    );
+    b.bus_master(true)?;
+    b.run(50)?;
+    ensure!(b.messages == [due(1)], "{:x?}", b.messages);
     Ok(())
 }
 
