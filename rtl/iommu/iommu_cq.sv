@@ -192,8 +192,9 @@ module iommu_cq
 
   assign head_o = head_q;
   assign on_o = on_q;
-  assign cqmf_o = cqmf_q;
-  assign cmd_ill_o = cmd_ill_q;
+  // The write that turns the queue on clears these (IOMMU §5.15), before cie can see them.
+  assign cqmf_o = cqmf_q && !turn_on;
+  assign cmd_ill_o = cmd_ill_q && !turn_on;
 
   // cqh stays on the offender while an error stands.
   assert property (@(posedge clk_i) disable iff (!rst_ni)

@@ -137,8 +137,9 @@ module iommu_fq
 
   assign tail_o = tail_q;
   assign on_o = on_q;
-  assign fqmf_o = fqmf_q;
-  assign fqof_o = fqof_q;
+  // The write that turns the queue on clears these (IOMMU §5.16), before fie can see them.
+  assign fqmf_o = fqmf_q && !turn_on;
+  assign fqof_o = fqof_q && !turn_on;
 
   assert property (@(posedge clk_i) disable iff (!rst_ni) !mem_rsp_valid_i || state_q == StRsp);
 endmodule

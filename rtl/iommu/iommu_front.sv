@@ -229,8 +229,8 @@ module iommu_front
     end
   end
 
-  // A fault is reported unless DTF of a valid context suppresses it. Where the process of IOMMU
-  // §2.3 ends before step 6 there is no context, even if the DDTC holds one of another ddtp mode.
+  // A fault is reported unless DTF of a located context suppresses it (IOMMU §3.2). Where the
+  // process of §2.3 ends before step 6 none is, even if the DDTC holds one of another ddtp mode.
   logic report, answer, dtf;
   cause_t cause;
   assign cause = check_cause;

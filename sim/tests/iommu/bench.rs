@@ -256,6 +256,11 @@ impl Bench {
         self.free - 4096
     }
 
+    /// Whether [`Self::page`] has handed out the page at `addr`.
+    pub fn is_table(&self, addr: u64) -> bool {
+        (self.fence_cells + 4096..self.free).contains(&addr)
+    }
+
     /// A store by the CPU.
     pub fn store(&mut self, addr: u64, value: u64) {
         let old = self.load(addr);
@@ -468,7 +473,7 @@ impl Bench {
         }
         assert!((4..=32).contains(&len), "length {len}");
         assert!(
-            addr % 4 == 0 && addr % 64 + len as u64 <= 64,
+            addr.is_multiple_of(4) && addr % 64 + len as u64 <= 64,
             "{addr:#x} {len}"
         );
         assert!(

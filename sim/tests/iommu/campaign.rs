@@ -129,7 +129,7 @@ impl Campaign {
     fn leaf(&mut self, level: u32) -> u64 {
         let rng = &mut self.bench.rng;
         let mut ppn = if rng.random_bool(0.5) {
-            rng.random_range(0x8_0000..0x10_0000)
+            rng.random_range(0x9_0000..0x10_0000)
         } else {
             rng.random::<u64>() >> 20
         };
@@ -344,10 +344,10 @@ impl Campaign {
                 self.bench.read(reg::CQH, 4);
             }
             90..94 => {
-                if let Some((addr, data)) = self.fence {
-                    if self.bench.fence_seen(addr, data) {
-                        self.fence = None;
-                    }
+                if let Some((addr, data)) = self.fence
+                    && self.bench.fence_seen(addr, data)
+                {
+                    self.fence = None;
                 }
             }
             94..98 => self.compare_faults(),

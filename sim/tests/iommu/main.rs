@@ -5,4 +5,7 @@
 
 mod bench;
 mod campaign;
+mod directed;
+mod queues;
 mod tables;
+mod tampered;

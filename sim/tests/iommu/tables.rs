@@ -69,7 +69,7 @@ impl Space {
             let addr = table + 8 * index(iova, at);
             let old = bench.load(addr);
             let next = (old >> 10 & ((1 << 44) - 1)) << 12;
-            let ours = old & 0xf == pte::V && bench.memory.is_dram(tlproof_pcie::PhysAddr(next), 8);
+            let ours = old & 0xf == pte::V && bench.is_table(next);
             table = if ours {
                 next
             } else {
