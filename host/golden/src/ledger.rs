@@ -8,15 +8,24 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 use tlproof_pcie::{Bdf, BusAddr, Direction, DmaAddr, MemType, PhysAddr};
 
+/// What stands behind a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum MemoryKind {
+    /// Main memory.
+    Dram,
+    /// Registers or memory of a device, interrupt files included.
+    Mmio,
+}
+
 /// The way that accesses take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Route {
     /// To the memory port, interrupt files included.
     Memory,
     /// To a peer, through the host bridge.
-    ThroughBridge,
+    PeerThroughBridge,
     /// To a peer below the same switch, by its bus address.
-    BusAddress,
+    PeerBusAddress,
 }
 
 impl Route {
@@ -25,8 +34,8 @@ impl Route {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
-            Self::ThroughBridge => "peer through the bridge",
-            Self::BusAddress => "peer below the switch",
+            Self::PeerThroughBridge => "peer through the bridge",
+            Self::PeerBusAddress => "peer below the switch",
         }
     }
 }
@@ -44,15 +53,16 @@ pub struct Promise {
     pub segments: Vec<(PhysAddr, u64)>,
     /// Direction.
     pub direction: Direction,
+    /// What stands behind it.
+    pub kind: MemoryKind,
     /// Memory type of the accesses.
-    pub mem_type: MemType,
-    /// Whether the accesses look into the CPU caches; `None` if either is right. An honoured No
-    /// Snoop of the device overrides it.
-    pub snoop: Option<bool>,
+    pub expect: MemType,
+    /// Accesses that are write-back look into the CPU caches.
+    pub snoop: bool,
     /// The way that accesses take.
     pub route: Route,
     /// The mapping is an entry of an IOMMU.
-    pub translated: bool,
+    pub via_iommu: bool,
     /// The mapping call, for reports.
     pub call: String,
 }
@@ -346,7 +356,7 @@ impl Ledger {
             let p = &r.promise;
             let entry =
                 p.allows(write) || (!write && write_implies_read && p.direction.device_writes());
-            found = p.translated && entry;
+            found = p.via_iommu && entry;
             found
         });
         found
@@ -405,10 +415,11 @@ mod tests {
                 (PhysAddr(0x9000_0000), size - 16),
             ],
             direction,
-            mem_type: MemType::WriteBack,
-            snoop: Some(true),
+            kind: MemoryKind::Dram,
+            expect: MemType::WriteBack,
+            snoop: true,
             route: Route::Memory,
-            translated: true,
+            via_iommu: true,
             call: "dma_map_phys".to_owned(),
         }
     }

@@ -17,6 +17,6 @@ pub mod scoreboard;
 pub mod violation;
 
 pub use fabric::{EndpointPlace, EndpointPort, FabricChoices, Topology};
-pub use ledger::{Promise, PromiseId, RogueId, Route};
+pub use ledger::{MemoryKind, Promise, PromiseId, RogueId, Route};
 pub use scoreboard::{Config, CpuRequest, Dest, MemRequest, Scoreboard, Translated};
 pub use violation::{Judge, Rule, Stats, Tap, TlpId, Violation};

@@ -11,7 +11,7 @@ use crate::fabric::{Answer, Fabric, FabricChoices, Hop, Topology};
 use crate::flight::{CPU, Demand, FABRIC, Flights, Grant, NONE, Responder, Source};
 use crate::header::{self, Error};
 use crate::iommu::{self, Actual, Outcome, Request, Stamp, Status, TransactionType};
-use crate::ledger::{Ledger, Promise, PromiseId, RogueId, Route, State};
+use crate::ledger::{Ledger, MemoryKind, Promise, PromiseId, RogueId, Route, State};
 use crate::memory::Memory;
 use crate::violation::{Rule, Stats, Tap, TlpId, Violation};
 
@@ -507,7 +507,7 @@ impl Scoreboard {
         self.stats.check(Rule::PromiseRoute);
         let p = self.ledger.get(promise);
         let live = self.ledger.state(promise) == State::Live;
-        let direct = p.route == Route::BusAddress;
+        let direct = p.route == Route::PeerBusAddress;
         let right = match hop {
             Hop::Endpoint(_) => direct,
             Hop::RootPort(_) => !direct,
@@ -1261,7 +1261,7 @@ impl Scoreboard {
         let p = self.ledger.get(slot);
         let target = p.target(first);
         let end = p.target(first.offset(len - 1));
-        let (mem_type, snoop, route) = (p.mem_type, p.snoop, p.route);
+        let (expect, snoop, route, kind) = (p.expect, p.snoop, p.route, p.kind);
         let call = Some(p.call.clone());
         let found = if gone {
             let expected = "no access after unmap".to_owned();
@@ -1291,18 +1291,21 @@ impl Scoreboard {
         }
         let Some(attr) = attr else { return };
         self.stats.check(Rule::PromiseMemoryType);
-        if attr.mem_type != mem_type {
+        let snoop = snoop && expect == MemType::WriteBack && !no_snoop;
+        if attr.mem_type != expect {
+            let clause = match kind {
+                MemoryKind::Mmio => "MMIO is accessed as device memory",
+                MemoryKind::Dram => "the mapping's memory type",
+            };
             self.violate_promise(
                 Rule::PromiseMemoryType,
                 "memory type",
-                mem_type.name(),
+                expect.name(),
                 attr.mem_type.name(),
-                "the mapping's memory type",
+                clause,
                 call,
             );
-        } else if let Some(snoop) = snoop.map(|s| s && !no_snoop)
-            && attr.snoop != snoop
-        {
+        } else if attr.snoop != snoop {
             let name = |s| if s { "snooped" } else { "not snooped" };
             self.violate_promise(
                 Rule::PromiseMemoryType,
@@ -1339,9 +1342,9 @@ impl Scoreboard {
         if head.is_mem() && self.flights.get(slot).source < CPU {
             let f = self.flights.get(slot);
             let (route, attr) = if f.through_bridge {
-                (Route::ThroughBridge, f.attr)
+                (Route::PeerThroughBridge, f.attr)
             } else {
-                (Route::BusAddress, None)
+                (Route::PeerBusAddress, None)
             };
             let phys = self.config.map.to_phys(head.addr());
             self.check_arrival(slot, phys, attr, route);

@@ -3,8 +3,8 @@
 use tlproof_golden::iommu::Status;
 use tlproof_golden::memory::CachedMemory;
 use tlproof_golden::{
-    Config, CpuRequest, Dest, Judge, MemRequest, Promise, PromiseId, Route, Rule, Scoreboard, Tap,
-    Translated,
+    Config, CpuRequest, Dest, Judge, MemRequest, MemoryKind, Promise, PromiseId, Route, Rule,
+    Scoreboard, Tap, Translated,
 };
 use tlproof_pcie::tlp::{self, AddressType, fmt_type};
 use tlproof_pcie::{Bdf, BusAddr, Direction, DmaAddr, Head, MemAttr, MemType, PhysAddr};
@@ -144,10 +144,11 @@ fn dram(n: usize) -> Promise {
         size: 0xf00,
         segments: vec![(PhysAddr(BUFFER), 0xf00)],
         direction: Direction::Bidirectional,
-        mem_type: MemType::WriteBack,
-        snoop: Some(true),
+        kind: MemoryKind::Dram,
+        expect: MemType::WriteBack,
+        snoop: true,
         route: Route::Memory,
-        translated: true,
+        via_iommu: true,
         call: "dma_map_phys(buffer)".to_owned(),
     }
 }
@@ -158,8 +159,9 @@ fn peer(n: usize, to: usize, route: Route) -> Promise {
         dma: DmaAddr(BAR[to]),
         size: 0x1000,
         segments: vec![(PhysAddr(BAR[to]), 0x1000)],
-        mem_type: MemType::Device,
-        snoop: Some(false),
+        kind: MemoryKind::Mmio,
+        expect: MemType::Device,
+        snoop: false,
         route,
         call: "dma_map_phys(BAR)".to_owned(),
         ..dram(n)
@@ -594,8 +596,8 @@ fn only_the_last_byte_lands_elsewhere() {
 fn memory_type_and_snoop() {
     let mut b = Bench::new();
     b.promise(Promise {
-        mem_type: MemType::NonCacheable,
-        snoop: Some(false),
+        expect: MemType::NonCacheable,
+        snoop: false,
         ..dram(0)
     });
     b.play(&write(0, &request(0, true, BUFFER, 1, 1)));
@@ -603,7 +605,7 @@ fn memory_type_and_snoop() {
 
     let mut b = Bench::new();
     b.promise(Promise {
-        snoop: Some(false),
+        snoop: false,
         ..dram(0)
     });
     b.play(&write(0, &request(0, true, BUFFER, 1, 1)));
@@ -621,9 +623,9 @@ fn memory_type_and_snoop() {
 #[test]
 fn peer_mapped_cacheable() {
     let mut b = Bench::new();
-    let p = peer(0, 2, Route::ThroughBridge);
+    let p = peer(0, 2, Route::PeerThroughBridge);
     b.promise(Promise {
-        mem_type: MemType::WriteBack,
+        expect: MemType::WriteBack,
         ..p
     });
     b.play(&bridged(0, 2, &request(0, true, BAR[2], 4, 1)));
@@ -704,7 +706,7 @@ fn corrupted_payload() {
     b.only(Judge::Promise, "payload");
 
     let mut b = Bench::new();
-    b.promise(peer(0, 1, Route::BusAddress));
+    b.promise(peer(0, 1, Route::PeerBusAddress));
     let mut steps = direct(0, 1, &request(0, true, BAR[1], 4, 1));
     payload(&mut steps[1])[0] ^= 1;
     b.play(&steps);
@@ -815,8 +817,9 @@ fn destination_by_the_memory_map() {
     b.promise(Promise {
         dma: DmaAddr(0x2800_0000),
         segments: vec![(PhysAddr(0x2800_0000), 0xf00)],
-        mem_type: MemType::Device,
-        snoop: Some(false),
+        expect: MemType::Device,
+        kind: MemoryKind::Mmio,
+        snoop: false,
         ..dram(0)
     });
     let r = request(0, true, 0x2800_0000, 1, 1);
@@ -1081,13 +1084,13 @@ fn reads_do_not_pass_writes() {
 fn peers_below_the_switch() {
     let r = request(0, true, BAR[1], 4, 1);
     let mut b = Bench::new();
-    b.promise(peer(0, 1, Route::BusAddress));
+    b.promise(peer(0, 1, Route::PeerBusAddress));
     b.play(&direct(0, 1, &r));
     b.clean();
 
     let mut b = Bench::new();
     b.acs(DN[0], RR);
-    b.promise(peer(0, 1, Route::ThroughBridge));
+    b.promise(peer(0, 1, Route::PeerThroughBridge));
     b.play(&bridged(0, 1, &r));
     b.clean();
 
@@ -1103,7 +1106,7 @@ fn peers_below_the_switch() {
     );
 
     let mut b = Bench::new();
-    b.promise(peer(0, 1, Route::BusAddress));
+    b.promise(peer(0, 1, Route::PeerBusAddress));
     b.play(&bridged(0, 1, &r)[..2]);
     assert_eq!(b.sb.violations().len(), 1);
     assert_eq!(b.sb.violations()[0].field, "route");
@@ -1114,7 +1117,7 @@ fn a_promised_route_is_taken() {
     let r = request(0, true, BAR[1], 4, 1);
     let mut b = Bench::new();
     b.acs(DN[0], RR);
-    b.promise(peer(0, 1, Route::BusAddress));
+    b.promise(peer(0, 1, Route::PeerBusAddress));
     b.play(&bridged(0, 1, &r));
     let v = b.verdict();
     assert!(
@@ -1127,7 +1130,7 @@ fn a_promised_route_is_taken() {
 fn peers_through_the_bridge() {
     for (from, to_peer) in [(0, 2), (2, 1)] {
         let mut b = Bench::new();
-        b.promise(peer(from, to_peer, Route::ThroughBridge));
+        b.promise(peer(from, to_peer, Route::PeerThroughBridge));
         b.play(&bridged(
             from,
             to_peer,
@@ -1162,12 +1165,12 @@ fn completion_redirect_is_for_completions_without_relaxed_ordering() {
     for (cr, relaxed, redirected) in [(0, false, false), (CR, false, true), (CR, true, false)] {
         let mut b = Bench::new();
         b.acs(DN[1], cr);
-        b.promise(peer(0, 1, Route::BusAddress));
+        b.promise(peer(0, 1, Route::PeerBusAddress));
         b.play(&peer_read(relaxed, redirected));
         b.clean();
         let mut b = Bench::new();
         b.acs(DN[1], cr);
-        b.promise(peer(0, 1, Route::BusAddress));
+        b.promise(peer(0, 1, Route::PeerBusAddress));
         b.play(&peer_read(relaxed, !redirected)[..4]);
         let v: Vec<_> =
             b.sb.violations()
@@ -1181,7 +1184,7 @@ fn completion_redirect_is_for_completions_without_relaxed_ordering() {
 #[test]
 fn a_peer_completion_keeps_its_data() {
     let mut b = Bench::new();
-    b.promise(peer(0, 1, Route::BusAddress));
+    b.promise(peer(0, 1, Route::PeerBusAddress));
     let mut steps = peer_read(false, false);
     payload(&mut steps[3])[5] ^= 1;
     b.play(&steps);
@@ -1229,7 +1232,7 @@ fn translation_blocking_and_direct_translated() {
     let setup = |bits| {
         let mut b = Bench::new();
         b.acs(DN[0], bits);
-        b.promise(peer(0, 1, Route::BusAddress));
+        b.promise(peer(0, 1, Route::PeerBusAddress));
         b
     };
     let mut b = setup(TB);
