@@ -98,11 +98,22 @@ pub fn set_pma(words: &mut [u32], map: &MemoryMap) {
     }
 }
 
-/// Memory type and flags of a packed `mem_attr_t`.
-pub fn attr(v: u64) -> Option<MemAttr> {
-    Some(MemAttr {
-        mem_type: MemType::from_bits((v >> 2 & 3) as u32)?,
-        snoop: v >> 1 & 1 != 0,
-        strong_order: v & 1 != 0,
-    })
+/// Decodes `tr_tap_t`.
+pub fn translation(words: &[u32]) -> Translation {
+    let field = |lsb, width| bits::get(words, HEAD_BITS + lsb, width);
+    let attr = MemType::from_bits(field(60, 2) as u32).map(|mem_type| MemAttr {
+        mem_type,
+        snoop: field(59, 1) != 0,
+        strong_order: field(58, 1) != 0,
+    });
+    Translation {
+        head: head(words, 0),
+        spa: field(0, 56),
+        dest: field(56, 2) as u8,
+        attr,
+        pbmt: field(62, 2) as u8,
+        cause: field(64, 12) as u16,
+        status: field(76, 2) as u8,
+        port: field(78, 1) as u8,
+    }
 }

@@ -10,7 +10,7 @@ use tlproof_dma::{
     pages::PagePool,
     riscv::{self, RiscvIommu},
 };
-use tlproof_golden::{Promise, PromiseId, Route};
+use tlproof_golden::{MemoryKind, Promise, PromiseId, Route};
 use tlproof_pcie::{
     Bdf, Direction, DmaAddr, MemType, PhysAddr, Range,
     config::{AccessError, ConfigSpace},
@@ -346,10 +346,11 @@ impl Testbench {
             size,
             segments: vec![(phys, size)],
             direction: Direction::Bidirectional,
-            mem_type: MemType::Device,
-            snoop: Some(false),
-            route: Route::BusAddress,
-            translated: false,
+            kind: MemoryKind::Mmio,
+            expect: MemType::Device,
+            snoop: false,
+            route: Route::PeerBusAddress,
+            via_iommu: false,
             call: format!("bus address of {phys:#x}, size={size}, for {bdf}"),
         });
         self.promises.entry((dev, dma.0, size)).or_default().push(id);
@@ -374,14 +375,19 @@ impl Testbench {
             size: m.size,
             segments: m.segments.iter().map(|s| (s.target, s.len)).collect(),
             direction: m.dir,
-            mem_type: m.expected.mem_type,
-            snoop: m.expected.snoop,
+            kind: match m.route {
+                tlproof_dma::Route::Memory => MemoryKind::Dram,
+                _ => MemoryKind::Mmio,
+            },
+            expect: m.expected.mem_type,
+            // Where the promise leaves it open, the bridge snoops what is cacheable.
+            snoop: m.expected.snoop.unwrap_or(true),
             route: match m.route {
                 tlproof_dma::Route::Memory => Route::Memory,
-                tlproof_dma::Route::ThroughBridge => Route::ThroughBridge,
-                tlproof_dma::Route::BusAddress => Route::BusAddress,
+                tlproof_dma::Route::ThroughBridge => Route::PeerThroughBridge,
+                tlproof_dma::Route::BusAddress => Route::PeerBusAddress,
             },
-            translated: m.domain.is_some(),
+            via_iommu: m.domain.is_some(),
             call,
         });
         self.promises.entry((dev, m.dma.0, m.size)).or_default().push(id);
