@@ -375,3 +375,56 @@ fn a_bare_device_under_change_is_judged_as_a_whole() {
             .is_err()
     );
 }
+
+/// An invalidation by PSCID spares global mappings (IOMMU §3.1.1), and with them what a cached
+/// translation remembers of the pointers above.
+#[test]
+fn a_global_mapping_outlives_its_pointer() {
+    for (flags, legal) in [(G, true), (0, false)] {
+        let mut m = Machine::new(CAPS);
+        m.map(IOVA, pte(OLD, RW | flags));
+        let pointer = m.slot(3, IOVA, 1);
+        m.store(pointer, 0);
+        m.command(VMA | PSCV | PSCID << 12, 0);
+        m.fence();
+        let since = m.judge.stamp();
+        assert_eq!(m.check(IOVA, since, ok(OLD, 0)).is_ok(), legal);
+        // One that names all address spaces spares nothing.
+        m.command(VMA, 0);
+        m.fence();
+        let since = m.judge.stamp();
+        assert!(m.check(IOVA, since, ok(OLD, 0)).is_err());
+    }
+}
+
+/// Where one legal context reports a fault and another suppresses it (`DC.tc.DTF`), a record may
+/// come and may be missing.
+#[test]
+fn a_record_is_optional_while_dtf_is_old_or_new() {
+    let context = |dtf: u64| [1 | dtf << 4, 0, PSCID << 12, 8 << 60 | ROOT >> 12];
+    let record = [u64::from(DID) << 40 | 2 << 34 | 13, 0, IOVA, 0];
+    for dtf in [0, 1] {
+        for came in [false, true] {
+            let mut m = Machine::new(CAPS);
+            m.dc(context(1 - dtf));
+            m.dc(context(dtf));
+            let since = m.judge.stamp();
+            assert!(m.check(IOVA, since, ur(13)).is_ok());
+            if came {
+                assert_eq!(m.judge.compare_fault_queue(&[record]), []);
+            }
+            assert_eq!(m.judge.missing_fault_records(), []);
+            // After IODIR and a fence only the new context counts.
+            m.command(3, 0);
+            m.fence();
+            let since = m.judge.stamp();
+            assert!(m.check(IOVA, since, ur(13)).is_ok());
+            let wrong = if came {
+                m.judge.compare_fault_queue(&[record])
+            } else {
+                m.judge.missing_fault_records()
+            };
+            assert_eq!(wrong.len(), usize::from(came == (dtf == 1)), "{dtf} {came}");
+        }
+    }
+}
