@@ -12,10 +12,12 @@ use tlproof_pcie::tree::Acs;
 use crate::{
     campaign::{self, Campaign},
     checker::Checker,
-    cli::{CheckArgs, Cli, Command, Common, MachineArgs, ProfileArg, ReplayArgs, RunArgs, TreeArgs},
+    cli::{
+        CheckArgs, Cli, Command, Common, MachineArgs, ProfileArg, ReplayArgs, RunArgs, TreeArgs,
+    },
     output::{SharedSink, Sink, Tally},
     replay,
-    report::{self, ResultDir, Results, Summary, TraceRow, Verdict},
+    report::{self, ResultDir, Results, Summary, TraceRow, Verdict, ViolationRow},
     simulation::{self, Simulation, Waves},
     testbench::{self, Setup},
     trace,
@@ -32,8 +34,10 @@ const WAVES_LENGTH: u64 = 4_000;
 const CHECK_TLPS: u64 = 100_000;
 
 /// The trace that `tlproof check` replays: peer-to-peer through the host bridge behind an IOMMU.
-const CHECK_TRACE: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/traces/nvme-p2p-bridge-iommu.trace.gz");
+const CHECK_TRACE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/traces/nvme-p2p-bridge-iommu.trace.gz"
+);
 
 /// Why there is no verdict.
 #[derive(Debug, thiserror::Error)]
@@ -79,8 +83,11 @@ pub fn run(cli: Cli) -> Result<bool, Error> {
 
 /// A bar on a terminal; nothing elsewhere.
 fn progress(len: u64, what: &str) -> ProgressBar {
-    let bar =
-        if std::io::stderr().is_terminal() { ProgressBar::new(len) } else { ProgressBar::hidden() };
+    let bar = if std::io::stderr().is_terminal() {
+        ProgressBar::new(len)
+    } else {
+        ProgressBar::hidden()
+    };
     let style = "{msg:>24} [{wide_bar}] {human_pos}/{human_len} {elapsed} (left {eta})";
     if let Ok(style) = ProgressStyle::with_template(style) {
         bar.set_style(style);
@@ -103,7 +110,10 @@ struct Job {
 
 impl Job {
     fn new(common: &Common, name: &str, seed: u64, command: String) -> Result<Self, Error> {
-        let target = common.out.clone().unwrap_or_else(|| PathBuf::from("out").join(name));
+        let target = common
+            .out
+            .clone()
+            .unwrap_or_else(|| PathBuf::from("out").join(name));
         let dir = ResultDir::create(target)?;
         let sink = Sink::create(&dir, common.trace)?;
         Ok(Self {
@@ -119,7 +129,10 @@ impl Job {
     }
 
     fn machine_error(&self, error: testbench::Error) -> Error {
-        Error::Machine { error, command: self.command.clone() }
+        Error::Machine {
+            error,
+            command: self.command.clone(),
+        }
     }
 
     fn campaign(&mut self, options: &campaign::Options, waves: bool) -> Result<(), Error> {
@@ -147,7 +160,11 @@ impl Job {
         let bar = progress(from + WAVES_LENGTH, "waves");
         let checker = |s: &Setup| Checker::new(&s.machine, true, None, ENOUGH);
         let options = campaign::Options {
-            waves: Some(Waves { path, from, until: from + WAVES_LENGTH }),
+            waves: Some(Waves {
+                path,
+                from,
+                until: from + WAVES_LENGTH,
+            }),
             ..options.clone()
         };
         let mut c = Campaign::new(options, checker).map_err(|e| self.machine_error(e))?;
@@ -160,17 +177,21 @@ impl Job {
     fn replay(&mut self, path: &Path) -> Result<(), Error> {
         let bar = progress(0, &format!("replay {}", stem(path)));
         let sink = Rc::clone(&self.sink);
-        let checker = move |s: &Setup, blocking: bool| {
-            Checker::new(&s.machine, blocking, Some(sink), ENOUGH)
-        };
+        let checker =
+            move |s: &Setup, blocking: bool| Checker::new(&s.machine, blocking, Some(sink), ENOUGH);
         let outcome = replay::replay(path, self.seed, self.profile.profile(), checker, |n| {
             bar.set_position(n);
         });
         bar.finish_and_clear();
         let outcome = outcome?;
         let (cycles, calls) = (outcome.bench.sim.cycles(), outcome.bench.calls);
-        outcome.bench.sim.checker.tally(&mut self.tally, cycles, calls);
-        self.differences.push((outcome.row.name.clone(), outcome.differences));
+        outcome
+            .bench
+            .sim
+            .checker
+            .tally(&mut self.tally, cycles, calls);
+        self.differences
+            .push((outcome.row.name.clone(), outcome.differences));
         self.traces.push(outcome.row);
         Ok(())
     }
@@ -249,17 +270,36 @@ fn print_traces(
 
 fn print_summary(out: &mut impl Write, results: &Results, dir: &Path) -> Result<(), Error> {
     let s = &results.summary;
-    const SHOWN: usize = 5;
-    for v in results.violations.iter().take(SHOWN) {
-        writeln!(out, "VIOLATION in cycle {} at {}: {} judge", v.cycle, v.tap, v.judge)?;
+    // One of each kind, the first of it.
+    let mut kinds: Vec<(&ViolationRow, usize)> = Vec::new();
+    for v in &results.violations {
+        let same = |k: &&mut (&ViolationRow, usize)| {
+            (&k.0.judge, &k.0.field, &k.0.tap) == (&v.judge, &v.field, &v.tap)
+        };
+        match kinds.iter_mut().find(same) {
+            Some(kind) => kind.1 += 1,
+            None => kinds.push((v, 1)),
+        }
+    }
+    const SHOWN: usize = 8;
+    for (v, count) in kinds.iter().take(SHOWN) {
+        writeln!(
+            out,
+            "VIOLATION, {count} times, first in cycle {} at {}: {} judge",
+            v.cycle, v.tap, v.judge
+        )?;
         writeln!(out, "  {}: expected {}, got {}", v.field, v.expected, v.got)?;
         writeln!(out, "  rule: {}", v.clause)?;
         for line in &v.story {
             writeln!(out, "  {line}")?;
         }
     }
-    if s.failed > SHOWN as u64 {
-        writeln!(out, "… and {} more, see report.html", s.failed - SHOWN as u64)?;
+    if kinds.len() > SHOWN {
+        writeln!(
+            out,
+            "… and {} more kinds, see report.html",
+            kinds.len() - SHOWN
+        )?;
     }
     for (name, value) in [
         ("TLPs", s.tlps),
@@ -273,7 +313,11 @@ fn print_summary(out: &mut impl Write, results: &Results, dir: &Path) -> Result<
     }
     writeln!(out, "results          {}", dir.display())?;
     if s.failed == 0 {
-        writeln!(out, "PASS: all promises kept (seed {}, profile {})", s.seed, s.profile)?;
+        writeln!(
+            out,
+            "PASS: all promises kept (seed {}, profile {})",
+            s.seed, s.profile
+        )?;
     } else {
         writeln!(out, "FAIL: {} violations; repeat: {}", s.failed, s.command)?;
     }
@@ -300,7 +344,11 @@ fn machine_options(args: &MachineArgs) -> String {
     let default = tlproof_pcie::MemoryMap::default();
     let mut s = String::new();
     if args.aperture != default.aperture {
-        s += &format!(" --aperture {:#x}+{:#x}", args.aperture.base, args.aperture.size());
+        s += &format!(
+            " --aperture {:#x}+{:#x}",
+            args.aperture.base,
+            args.aperture.size()
+        );
     }
     if args.bus_offset != 0 {
         s += &format!(" --bus-offset {:#x}", args.bus_offset);
@@ -325,12 +373,21 @@ fn run_campaign(args: &RunArgs) -> Result<bool, Error> {
 
 fn run_replay(args: &ReplayArgs) -> Result<bool, Error> {
     if args.common.waves {
-        return Err(Error::Usage("--waves is for `run`; a replay writes no waves yet".to_owned()));
+        return Err(Error::Usage(
+            "--waves is for `run`; a replay writes no waves yet".to_owned(),
+        ));
     }
     let profile = args.common.profile.name();
-    let names: Vec<String> = args.traces.iter().map(|p| p.display().to_string()).collect();
-    let command =
-        format!("tlproof replay --seed {} --profile {profile} {}", args.seed, names.join(" "));
+    let names: Vec<String> = args
+        .traces
+        .iter()
+        .map(|p| p.display().to_string())
+        .collect();
+    let command = format!(
+        "tlproof replay --seed {} --profile {profile} {}",
+        args.seed,
+        names.join(" ")
+    );
     let name = match args.traces.as_slice() {
         [one] => format!("replay-{}-{profile}", stem(one)),
         many => format!("replay-{}-traces-{profile}", many.len()),
@@ -366,8 +423,14 @@ fn check(args: &CheckArgs) -> Result<bool, Error> {
 fn tree(args: &TreeArgs) -> Result<bool, Error> {
     let map = args.machine.memory_map().map_err(Error::Usage)?;
     let command = format!("tlproof tree{}", machine_options(&args.machine));
-    let fail = |error: testbench::Error| Error::Machine { error, command: command.clone() };
-    let options = simulation::Options { map, ..simulation::Options::default() };
+    let fail = |error: testbench::Error| Error::Machine {
+        error,
+        command: command.clone(),
+    };
+    let options = simulation::Options {
+        map,
+        ..simulation::Options::default()
+    };
     let checker = Checker::new(&options, true, None, ENOUGH);
     let mut sim = Simulation::new(options, checker).map_err(|e| fail(e.into()))?;
     let tree = testbench::bring_up_tree(&mut sim, Acs::STANDARD).map_err(fail)?;

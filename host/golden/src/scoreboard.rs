@@ -162,6 +162,8 @@ pub struct Scoreboard {
     reads: [u32; 256],
     /// The last TLP that each endpoint sent, for its payload.
     leaving: [u32; 8],
+    /// Endpoints that have received a configuration write (PCIe 6.0 §2.2.6.2).
+    captured: [bool; 8],
     refused: VecDeque<(Head, &'static str)>,
     next_id: u64,
     now: Event,
@@ -184,6 +186,7 @@ impl Scoreboard {
             cpu: VecDeque::new(),
             reads: [NONE; 256],
             leaving: [NONE; 8],
+            captured: [false; 8],
             refused: VecDeque::new(),
             next_id: 0,
             now: Event {
@@ -286,7 +289,12 @@ impl Scoreboard {
             Tap::EpTx(n) => self.leaves_endpoint(n, head, payload),
             Tap::RpRx(n) => self.enters_root_port(n, head),
             Tap::RpTx(n) => self.leaves_root_port(n, head),
-            Tap::EpRx(n) => self.arrives(n, head, payload),
+            Tap::EpRx(n) => {
+                if head.fmt_type() == fmt_type::CFGWR0 {
+                    self.captured[usize::from(n & 7)] = true;
+                }
+                self.arrives(n, head, payload);
+            }
             Tap::Translate(_) | Tap::Memory => {}
         }
         self.end()
@@ -792,6 +800,11 @@ impl Scoreboard {
                 (true, false) => fmt_type::CFGWR1,
             };
             let target = (addr >> 12 & 0xffff) as u32;
+            // On a link only device 0 exists: the root port answers for the others (PCIe 6.0
+            // §7.3.1).
+            if own && target >> 3 & 31 != 0 {
+                return None;
+            }
             let hdr = [
                 u32::from(fmt) << 24 | 1,
                 u32::from(first),
@@ -1382,7 +1395,12 @@ impl Scoreboard {
             },
         };
         let completer_ok = match by {
-            Responder::Endpoint(n) => self.fabric.requester(n) == Some(head.completer()),
+            // Bus and Device Number are 0 until the first configuration write gives them.
+            Responder::Endpoint(n) => {
+                let own = self.fabric.requester(n);
+                own == Some(head.completer())
+                    || !self.captured[usize::from(n & 7)] && head.completer() == Bdf(0)
+            }
             Responder::Bridge => head.completer().bus() == 0,
             _ => self.fabric.is_port(head.completer()),
         };
