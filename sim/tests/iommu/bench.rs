@@ -72,6 +72,7 @@ pub struct Answer {
 /// A response that the memory port owes.
 struct Owed {
     due: u64,
+    addr: u64,
     tag: u64,
     data: [u64; 4],
     error: bool,
@@ -114,6 +115,8 @@ pub struct Bench {
     pub poisoned: HashSet<u64>,
     /// What the IOMMU reads in place of the 16 bytes that memory holds.
     pub forged: HashMap<u64, [u64; 2]>,
+    /// Responses to reads of this address are held back.
+    pub held: Option<u64>,
     /// 4-byte stores outside main memory: address and data.
     pub messages: Vec<(u64, u32)>,
     access: Option<Access>,
@@ -180,6 +183,7 @@ impl Bench {
             memory_ready: false,
             poisoned: HashSet::new(),
             forged: HashMap::new(),
+            held: None,
             messages: Vec::new(),
             access: None,
             response: None,
@@ -437,7 +441,7 @@ impl Bench {
 
     fn drive_memory(&mut self) {
         let due: Vec<usize> = (0..self.owed.len())
-            .filter(|&i| self.owed[i].due <= self.now)
+            .filter(|&i| self.owed[i].due <= self.now && Some(self.owed[i].addr) != self.held)
             .collect();
         let input = &mut self.model.input;
         input.set_mem_rsp_valid_i(!due.is_empty());
@@ -499,6 +503,7 @@ impl Bench {
         let due = self.now + self.rng.random_range(0..=self.memory_latency);
         self.owed.push(Owed {
             due,
+            addr,
             tag,
             data,
             error,

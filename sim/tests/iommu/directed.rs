@@ -485,3 +485,36 @@ fn a_lost_invalidation_is_found() {
         "{mismatch}"
     );
 }
+
+/// What a walk read before an invalidation must not enter a cache after it.
+#[test]
+fn a_walk_that_an_invalidation_overtakes_fills_nothing() {
+    let mut s = Setup::new();
+    let leaf = s.space.entry(&mut s.bench, IOVA, 0, 0);
+    let context = s.directory.context(&mut s.bench, DEVICE);
+    let bare = [tc::V, 0, 0, 0];
+    for held in [leaf, context] {
+        s.bench.held = Some(held);
+        s.bench.send(read(IOVA));
+        s.bench.run(400);
+        assert_eq!(s.bench.in_flight(), 1, "waits for {held:#x}");
+        let expected = if held == leaf {
+            let new = pte::at(PAGE + 0x1000, pte::ALL);
+            s.space.map(&mut s.bench, IOVA, 0, new);
+            PAGE + 0x1000
+        } else {
+            s.directory.set(&mut s.bench, DEVICE, bare);
+            IOVA
+        };
+        s.bench
+            .submit(&[command::iotinval(None, None), command::iodir(None)]);
+        s.bench.poll_head();
+        s.bench.held = None;
+        s.bench.settle();
+        let answer = s.bench.answers.pop().expect("an answer");
+        assert!(answer.verdict.is_ok());
+        s.bench.sync(&[]);
+        assert_eq!(s.read(IOVA).actual.spa, PhysAddr(expected));
+        s.forget();
+    }
+}
