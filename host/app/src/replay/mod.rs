@@ -1,0 +1,134 @@
+//! Replay of DMA traces: the kernel's mapping calls through our API, on a machine like the
+//! recorded one, with devices that use the mappings.
+
+mod calls;
+mod compare;
+mod join;
+mod machine;
+mod target;
+#[cfg(test)]
+mod tests;
+mod traffic;
+
+use std::path::Path;
+
+use tlproof_dma::Profile;
+
+pub use compare::Difference;
+
+use crate::{
+    checker::Checker,
+    report::TraceRow,
+    testbench::{self, Setup, Testbench},
+    trace::{self, Capture},
+};
+use calls::Replayer;
+use join::{Joiner, Operation};
+use machine::Plan;
+
+/// Calls between two reports of progress.
+const PROGRESS: usize = 64;
+
+/// Why a trace is not replayed to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The trace or a file beside it cannot be read.
+    #[error(transparent)]
+    Trace(#[from] trace::Error),
+    /// The capture's memory leaves no place for IOMMU tables.
+    #[error("{0}: no room in the memory map for the tables of this machine")]
+    NoRoom(String),
+    /// The machine does not come up or stops.
+    #[error("{name}: {error}")]
+    Machine {
+        /// Name of the capture.
+        name: String,
+        /// What happened.
+        error: testbench::Error,
+    },
+}
+
+/// A replayed trace.
+pub struct Outcome {
+    /// The machine, at rest, with its checker.
+    pub bench: Testbench,
+    /// The trace in numbers.
+    pub row: TraceRow,
+    /// Where the API decides otherwise than the kernel did, by reason; then what was not replayed
+    /// or not compared.
+    pub differences: Vec<Difference>,
+}
+
+/// Reads a trace to its end.
+fn read(capture: &mut Capture) -> Result<Vec<Operation>, trace::Error> {
+    let mut joiner = Joiner::default();
+    for line in &mut capture.trace {
+        joiner.push(line?);
+    }
+    Ok(joiner.finish())
+}
+
+/// Replays the trace at `path`. The checker is built from the machine and from whether accesses
+/// without a promise must be refused; `progress` is called now and then with the trace lines done.
+///
+/// # Errors
+/// See [`Error`].
+pub fn replay(
+    path: &Path,
+    seed: u64,
+    profile: Profile,
+    checker: impl FnOnce(&Setup, bool) -> Checker,
+    mut progress: impl FnMut(u64),
+) -> Result<Outcome, Error> {
+    let mut capture = Capture::open(path)?;
+    let operations = read(&mut capture)?;
+    let plan = Plan::new(&capture, &operations)?;
+    let machine = |error| Error::Machine { name: capture.name.clone(), error };
+    let setup = plan.setup(seed, profile);
+    let blocking = plan.blocking(profile);
+    let checker = checker(&setup, blocking);
+    let mut bench = Testbench::new(&setup, checker).map_err(machine)?;
+    target::attach(&mut bench, &plan).map_err(machine)?;
+
+    let mut replayer = Replayer::new(&mut bench, &plan, &operations, (seed, blocking));
+    let stopped = run(&mut replayer, &operations, &mut progress).map_err(machine)?;
+    let (counts, mut comparison) = (replayer.counts, std::mem::take(&mut replayer.comparison));
+    bench.quiesce().map_err(machine)?;
+    if stopped {
+        comparison.note("not replayed: the rest, after too many violations", String::new);
+    }
+
+    let row = TraceRow {
+        name: capture.name.clone(),
+        events: capture.trace.events(),
+        mappings: counts.mappings,
+        replayed: counts.replayed,
+        compared: comparison.compared,
+        differed: comparison.differed,
+        tlps: bench.sim.checker.tlps(),
+        failed: bench.sim.checker.failed(),
+        truncated: capture.trace.truncated().map(str::to_owned),
+    };
+    let differences = comparison.into_differences();
+    Ok(Outcome { bench, row, differences })
+}
+
+/// Makes all calls; whether it stopped before the end.
+fn run<T: target::Target>(
+    replayer: &mut Replayer<'_, T>,
+    operations: &[Operation],
+    mut progress: impl FnMut(u64),
+) -> Result<bool, testbench::Error> {
+    for (i, o) in operations.iter().enumerate() {
+        if i % PROGRESS == 0 {
+            progress(o.line);
+            if replayer.stop() {
+                replayer.finish()?;
+                return Ok(true);
+            }
+        }
+        replayer.step(o)?;
+    }
+    replayer.finish()?;
+    Ok(false)
+}
