@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tlproof_dma::{
-    Attrs, Coherent, DeviceId, Event, IovaState, MapError, SgEntry,
-    iommu::IommuError,
+    Attrs, Coherent, DeviceId, Event, IovaState, MapError, SgEntry, iommu::IommuError,
     p2pdma::MapType,
 };
 use tlproof_pcie::{Direction, DmaAddr, PhysAddr, config::ConfigSpace};
@@ -58,9 +57,13 @@ struct List {
 
 /// Live coherent memory.
 enum Memory {
-    One { memory: Coherent, attrs: Attrs, job: Job },
-    /// Non-contiguous in the kernel: mapped as a list of the same pages.
-    Pages(List),
+    One {
+        memory: Coherent,
+        attrs: Attrs,
+        job: Job,
+    },
+    /// Non-contiguous in the kernel: its pages are linked into one range of IOVA.
+    Pages(State, u64),
 }
 
 /// A live two-step mapping.
@@ -77,6 +80,20 @@ struct State {
     single: Vec<Phys>,
     bounced: bool,
     job: Job,
+}
+
+impl State {
+    const fn new(iova: Option<IovaState>, job: Job) -> Self {
+        Self {
+            iova,
+            fresh: Vec::new(),
+            pieces: Vec::new(),
+            wishes: Vec::new(),
+            single: Vec::new(),
+            bounced: false,
+            job,
+        }
+    }
 }
 
 /// Counts for the trace's row.
@@ -121,7 +138,10 @@ fn show_dma(dma: &DmaAddr) -> String {
 
 /// Whether an error says that the machine, not the caller, is at fault.
 const fn is_hardware(e: &MapError) -> bool {
-    matches!(e, MapError::Iommu(IommuError::Io(_) | IommuError::Timeout(_) | IommuError::Busy))
+    matches!(
+        e,
+        MapError::Iommu(IommuError::Io(_) | IommuError::Timeout(_) | IommuError::Busy)
+    )
 }
 
 const fn dram(place: Place, size: u64) -> Option<(PhysAddr, u64)> {
@@ -151,7 +171,9 @@ impl<'a, T: Target> Replayer<'a, T> {
         Self {
             target,
             plan,
-            follows_flushes: operations.iter().any(|o| matches!(o.call, Call::FlushQueue)),
+            follows_flushes: operations
+                .iter()
+                .any(|o| matches!(o.call, Call::FlushQueue)),
             blocking,
             comparison: Comparison::default(),
             traffic: Traffic::new(seed),
@@ -221,7 +243,9 @@ impl<'a, T: Target> Replayer<'a, T> {
 
     /// The DMA masks at the time of the call, as far as the trace shows them.
     fn masks(&mut self, f: usize, alloc: Option<IovaAlloc>, coherent: bool) -> Result<(), Error> {
-        let Some(limit) = alloc.map(|a| a.limit).filter(|l| *l != 0) else { return Ok(()) };
+        let Some(limit) = alloc.map(|a| a.limit).filter(|l| *l != 0) else {
+            return Ok(());
+        };
         let dev = self.dev(f);
         let dma = self.target.parts().0;
         let device = dma.device(dev)?;
@@ -264,9 +288,15 @@ impl<'a, T: Target> Replayer<'a, T> {
     fn compare_mapped(&mut self, f: usize, kernel: &Mapped, phys: (PhysAddr, PhysAddr)) {
         let events = self.events();
         if self.identity_here(f) {
-            self.comparison.check(&true, &false, NO_DOMAIN, |translated| {
-                if *translated { "translated" } else { "not translated" }.to_owned()
-            });
+            self.comparison
+                .check(&true, &false, NO_DOMAIN, |translated| {
+                    if *translated {
+                        "translated"
+                    } else {
+                        "not translated"
+                    }
+                    .to_owned()
+                });
             return;
         }
         self.comparison.mapped(kernel, &events, phys);
@@ -279,13 +309,14 @@ impl<'a, T: Target> Replayer<'a, T> {
         }
         if self.plan.roles[f].devices > 1 {
             let devices = self.plan.roles[f].devices;
-            self.comparison.note(SHARED, || format!("{devices} devices on endpoint {f}"));
+            self.comparison
+                .note(SHARED, || format!("{devices} devices on endpoint {f}"));
             return;
         }
         let reason = if self.plan.roles[f].attach == tlproof_dma::Attach::Lazy {
-            "IOVA: freed ranges come back in another order, flush queues empty all domains here"
+            "IOVA: freed ranges come back in another order, all flush queues are emptied at once"
         } else {
-            "IOVA: another free range is taken"
+            "IOVA: another free range is taken, caches of free ranges are trimmed by a timer"
         };
         self.comparison.check(&kernel, &ours, reason, show_dma);
     }
@@ -335,8 +366,19 @@ impl<'a, T: Target> Replayer<'a, T> {
             None => 0,
         };
         match &o.call {
-            Call::MapPhys { dev, phys, size, dir, attrs, dma, did } => {
+            Call::MapPhys {
+                dev,
+                phys,
+                size,
+                dir,
+                attrs,
+                dma,
+                did,
+            } => {
                 let key = dma.map(|d| (dev.clone(), d));
+                if let Some(key) = &key {
+                    self.end_forgotten(f, key)?;
+                }
                 let made = self.map_phys(f, (*phys, *size), *dir, attributes(*attrs), *dma, did)?;
                 match key {
                     Some(key) => self.phys.entry(key).or_default().push(made),
@@ -348,29 +390,66 @@ impl<'a, T: Target> Replayer<'a, T> {
                     }
                 }
             }
-            Call::UnmapPhys { dev, dma, size, dir, attrs, did } => {
+            Call::UnmapPhys {
+                dev,
+                dma,
+                size,
+                dir,
+                attrs,
+                did,
+            } => {
                 let attrs = attributes(*attrs);
                 match self.take_phys(dev, *dma, *size, *dir) {
                     Some(Some(p)) => self.unmap_phys(f, p, attrs, Some(did))?,
                     Some(None) => {}
-                    None => self.comparison.note(LOST, || format!("dma_unmap_phys {dma:#x}")),
+                    None => self
+                        .comparison
+                        .note(LOST, || format!("dma_unmap_phys {dma:#x}")),
                 }
             }
-            Call::MapSg { dev, dir, attrs, phys, segments, did } => {
+            Call::MapSg {
+                dev,
+                dir,
+                attrs,
+                phys,
+                segments,
+                did,
+            } => {
                 let made = self.map_sg(f, *dir, attributes(*attrs), phys, segments, did)?;
-                self.lists.entry((dev.clone(), phys.clone())).or_default().push(made);
+                self.lists
+                    .entry((dev.clone(), phys.clone()))
+                    .or_default()
+                    .push(made);
             }
-            Call::UnmapSg { dev, attrs, phys, did, .. } => {
-                let found = self.lists.get_mut(&(dev.clone(), phys.clone())).and_then(Vec::pop);
+            Call::UnmapSg {
+                dev,
+                attrs,
+                phys,
+                did,
+                ..
+            } => {
+                let found = self
+                    .lists
+                    .get_mut(&(dev.clone(), phys.clone()))
+                    .and_then(Vec::pop);
                 match found {
                     Some(Some(list)) => self.unmap_sg(f, list, attributes(*attrs), did)?,
                     Some(None) => {}
                     None => self.comparison.note(LOST, || "dma_unmap_sg".to_owned()),
                 }
             }
-            Call::Alloc { dev, dma, size, attrs, did } => {
+            Call::Alloc {
+                dev,
+                dma,
+                size,
+                attrs,
+                did,
+            } => {
                 let made = self.alloc(f, *dma, *size, attributes(*attrs), did)?;
-                self.memory.entry((dev.clone(), *dma)).or_default().push(made);
+                self.memory
+                    .entry((dev.clone(), *dma))
+                    .or_default()
+                    .push(made);
             }
             Call::Free { dev, dma, did, .. } => {
                 let found = self.memory.get_mut(&(dev.clone(), *dma)).and_then(Vec::pop);
@@ -380,23 +459,70 @@ impl<'a, T: Target> Replayer<'a, T> {
                     None => self.comparison.note(LOST, || format!("dma_free {dma:#x}")),
                 }
             }
-            Call::Sync { dev, dma, size, dir, for_cpu } => {
+            Call::Sync {
+                dev,
+                dma,
+                size,
+                dir,
+                for_cpu,
+            } => {
                 self.sync(f, dev, (*dma, *size), *dir, *for_cpu)?;
             }
-            Call::SyncSg { dev, dma, dir, for_cpu } => {
+            Call::SyncSg {
+                dev,
+                dma,
+                dir,
+                for_cpu,
+            } => {
                 self.sync_sg(f, dev, *dma, *dir, *for_cpu)?;
             }
-            Call::TryAlloc { dev, state, phys, size, iova, did } => {
+            Call::TryAlloc {
+                dev,
+                state,
+                phys,
+                size,
+                iova,
+                did,
+            } => {
                 self.try_alloc(f, (dev, *state), (*phys, *size), *iova, did)?;
             }
-            Call::Link { dev, state, phys, offset, size, dir, attrs, ret, did } => {
+            Call::Link {
+                dev,
+                state,
+                phys,
+                offset,
+                size,
+                dir,
+                attrs,
+                ret,
+                did,
+            } => {
                 let range = (*phys, *offset, *size);
-                self.link(f, (dev, *state), range, (*dir, attributes(*attrs)), *ret, did)?;
+                self.link(
+                    f,
+                    (dev, *state),
+                    range,
+                    (*dir, attributes(*attrs)),
+                    *ret,
+                    did,
+                )?;
             }
-            Call::IovaSync { dev, state, offset, size } => {
+            Call::IovaSync {
+                dev,
+                state,
+                offset,
+                size,
+            } => {
                 self.iova_sync(f, (dev, *state), *offset, *size)?;
             }
-            Call::Unlink { dev, state, offset, size, dir, attrs } => {
+            Call::Unlink {
+                dev,
+                state,
+                offset,
+                size,
+                dir,
+                attrs,
+            } => {
                 let range = (*offset, *size);
                 self.unlink(f, (dev, *state), range, (*dir, attributes(*attrs)))?;
             }
@@ -410,7 +536,15 @@ impl<'a, T: Target> Replayer<'a, T> {
                     self.events();
                 }
             }
-            Call::Destroy { dev, state, mapped, bounced, dir, attrs, did } => {
+            Call::Destroy {
+                dev,
+                state,
+                mapped,
+                bounced,
+                dir,
+                attrs,
+                did,
+            } => {
                 let how = (*dir, attributes(*attrs));
                 self.destroy(f, (dev, *state), (*mapped, *bounced), how, did)?;
             }
@@ -456,7 +590,9 @@ impl<'a, T: Target> Replayer<'a, T> {
         kernel: Option<DmaAddr>,
         did: &Mapped,
     ) -> Result<Option<Phys>, Error> {
-        let Some(place) = self.usable(f, phys, size) else { return Ok(None) };
+        let Some(place) = self.usable(f, phys, size) else {
+            return Ok(None);
+        };
         self.masks(f, did.alloc, false)?;
         let (here, runs) = (address(place), Vec::from_iter(dram(place, size)));
         let wish = match place {
@@ -490,12 +626,42 @@ impl<'a, T: Target> Replayer<'a, T> {
         }
         let job = self.job();
         let spans = [Span { dma, len: size }];
-        self.traffic.start(self.target, (f, job), &spans, &runs, wish, bounced)?;
+        self.traffic
+            .start(self.target, (f, job), &spans, &runs, wish, bounced)?;
         // Against the direction: behind an IOMMU the table says no.
         if self.blocking && dir == Direction::ToDevice && self.traffic.one_in(128) {
             self.traffic.probe(self.target, f, dma, size, true)?;
         }
-        Ok(Some(Phys { dma, place, size, dir, attrs, bounced, job }))
+        Ok(Some(Phys {
+            dma,
+            place,
+            size,
+            dir,
+            attrs,
+            bounced,
+            job,
+        }))
+    }
+
+    /// Ends what is still mapped at an address that is mapped again: without translation and bounce
+    /// slot drivers need not unmap, and some do not.
+    fn end_forgotten(&mut self, f: usize, key: &(Device, DmaAddr)) -> Result<(), Error> {
+        if self.translated(f) {
+            return Ok(());
+        }
+        let Some(at) = self.phys.get_mut(key) else {
+            return Ok(());
+        };
+        // An unmap may follow yet: nothing is left for it to do.
+        let forgotten = |p: &mut Option<Phys>| p.take_if(|p| !p.bounced);
+        for p in at.iter_mut().filter_map(forgotten).collect::<Vec<_>>() {
+            self.comparison.note(
+                "mapped again without unmap, which needs none: the older mapping is ended first",
+                || format!("{} bytes at {:#x}", p.size, p.dma),
+            );
+            self.unmap_phys(f, p, p.attrs, None)?;
+        }
+        Ok(())
     }
 
     fn is_bounced(&mut self, f: usize, dma: DmaAddr) -> bool {
@@ -607,24 +773,34 @@ impl<'a, T: Target> Replayer<'a, T> {
         let mut runs = Runs::new();
         let mut memory = true;
         for (phys, len) in phys.iter().zip(lengths) {
-            let Some(place) = self.usable(f, *phys, len) else { return Ok(None) };
+            let Some(place) = self.usable(f, *phys, len) else {
+                return Ok(None);
+            };
             entries.push(SgEntry::new(address(place), len));
             runs.extend(dram(place, len));
             memory &= matches!(place, Place::Memory(_));
         }
         let list = self.map_list(f, (dir, attrs), entries, runs, memory, did)?;
-        let Some((list, n)) = list else { return Ok(None) };
+        let Some((list, n)) = list else {
+            return Ok(None);
+        };
         let segment = |first: DmaAddr, dma: DmaAddr, len: u64| (dma.0.wrapping_sub(first.0), len);
         if self.plan.roles[f].translated() {
             let ours = &list.entries[..n];
             let first = ours[0].dma_address;
-            let theirs: Vec<_> = segments.iter().map(|(d, l)| segment(segments[0].0, *d, *l)).collect();
-            let ours: Vec<_> =
-                ours.iter().map(|e| segment(first, e.dma_address, e.dma_length)).collect();
+            let theirs: Vec<_> = segments
+                .iter()
+                .map(|(d, l)| segment(segments[0].0, *d, *l))
+                .collect();
+            let ours: Vec<_> = ours
+                .iter()
+                .map(|e| segment(first, e.dma_address, e.dma_length))
+                .collect();
             if !self.identity_here(f) {
-                self.comparison.check(&theirs, &ours, "segments of a scatterlist", |v| {
-                    format!("{v:x?}")
-                });
+                self.comparison
+                    .check(&theirs, &ours, "segments of a scatterlist", |v| {
+                        format!("{v:x?}")
+                    });
             }
             self.compare_iova(f, segments[0].0, first);
         } else {
@@ -635,9 +811,15 @@ impl<'a, T: Target> Replayer<'a, T> {
             }
             let theirs: Vec<u64> = segments.iter().map(|s| s.1).collect();
             let ours: Vec<u64> = list.entries[..n].iter().map(|e| e.dma_length).collect();
-            self.comparison.check(&theirs, &ours, "segments of a scatterlist", |v| format!("{v:?}"));
+            self.comparison
+                .check(&theirs, &ours, "segments of a scatterlist", |v| {
+                    format!("{v:?}")
+                });
         }
-        Ok(Some(List { first: segments[0].0, ..list }))
+        Ok(Some(List {
+            first: segments[0].0,
+            ..list
+        }))
     }
 
     /// Maps a list and lets the device use it; also returns the number of segments.
@@ -652,7 +834,11 @@ impl<'a, T: Target> Replayer<'a, T> {
     ) -> Result<Option<(List, usize)>, Error> {
         self.masks(f, did.alloc, false)?;
         let total = entries.iter().map(|e| e.length).sum();
-        let wish = if memory { self.traffic.wish(total, dir) } else { None };
+        let wish = if memory {
+            self.traffic.wish(total, dir)
+        } else {
+            None
+        };
         self.traffic.prepare(self.target, &runs, wish)?;
         let dev = self.dev(f);
         self.target.called();
@@ -665,8 +851,13 @@ impl<'a, T: Target> Replayer<'a, T> {
         self.counts.replayed += 1;
         self.compare_mapped(f, did, (PhysAddr(0), PhysAddr(0)));
         let bdf = self.target.bdf(f);
-        let segments: Vec<_> =
-            entries[..n].iter().map(|e| Span { dma: e.dma_address, len: e.dma_length }).collect();
+        let segments: Vec<_> = entries[..n]
+            .iter()
+            .map(|e| Span {
+                dma: e.dma_address,
+                len: e.dma_length,
+            })
+            .collect();
         for (i, s) in segments.iter().enumerate() {
             let call = format!(
                 "dma_map_sg({bdf}, {} entries, dir={}, attrs={attrs}), segment {i}: {:#x}+{}",
@@ -679,9 +870,20 @@ impl<'a, T: Target> Replayer<'a, T> {
         }
         let bounced = self.is_bounced(f, segments.first().map_or(DmaAddr(0), |s| s.dma));
         let job = self.job();
-        self.traffic.start(self.target, (f, job), &segments, &runs, wish, bounced)?;
+        self.traffic
+            .start(self.target, (f, job), &segments, &runs, wish, bounced)?;
         let first = DmaAddr(0);
-        Ok(Some((List { entries, dir, attrs, bounced, job, first }, n)))
+        Ok(Some((
+            List {
+                entries,
+                dir,
+                attrs,
+                bounced,
+                job,
+                first,
+            },
+            n,
+        )))
     }
 
     fn unmap_sg(
@@ -699,8 +901,10 @@ impl<'a, T: Target> Replayer<'a, T> {
             .take_while(|e| e.dma_length != 0)
             .map(|e| (e.dma_address, e.dma_length))
             .collect();
-        let endings: Vec<_> =
-            segments.iter().map(|(dma, len)| self.target.revoke_begin(f, *dma, *len)).collect();
+        let endings: Vec<_> = segments
+            .iter()
+            .map(|(dma, len)| self.target.revoke_begin(f, *dma, *len))
+            .collect();
         let dev = self.dev(f);
         self.target.called();
         let (dma, m) = self.target.parts();
@@ -735,7 +939,7 @@ impl<'a, T: Target> Replayer<'a, T> {
             }
             [] => PhysAddr(kernel.0),
             [one] => one.phys,
-            many => return self.alloc_pages(f, kernel, many.len(), attrs, did),
+            _ => return self.alloc_pages(f, kernel, attrs, did),
         };
         let pages = size.next_multiple_of(PAGE);
         if !matches!(self.place(phys, pages), Place::Memory(_)) {
@@ -759,7 +963,10 @@ impl<'a, T: Target> Replayer<'a, T> {
         };
         self.counts.replayed += 1;
         let bdf = self.target.bdf(f);
-        let call = format!("dma_alloc_attrs({bdf}, size={size}, attrs={attrs}) = {:#x}", memory.dma);
+        let call = format!(
+            "dma_alloc_attrs({bdf}, size={size}, attrs={attrs}) = {:#x}",
+            memory.dma
+        );
         self.target.promise(f, memory.dma, call);
         self.compare_mapped(f, did, (phys, phys));
         self.compare_iova(f, kernel, memory.dma);
@@ -768,42 +975,70 @@ impl<'a, T: Target> Replayer<'a, T> {
         // The CPU can write at any time; here it has, before the device looks.
         let wish = self.traffic.wish(size, Direction::Bidirectional);
         self.traffic.prepare(self.target, &runs, wish)?;
-        let spans = [Span { dma: memory.dma, len: size }];
-        self.traffic.start(self.target, (f, job), &spans, &runs, wish, false)?;
+        let spans = [Span {
+            dma: memory.dma,
+            len: size,
+        }];
+        self.traffic
+            .start(self.target, (f, job), &spans, &runs, wish, false)?;
         Ok(Some(Memory::One { memory, attrs, job }))
     }
 
     /// Memory that the kernel put together from pages: contiguous for the device only. Our API has
-    /// contiguous memory alone, so the pages are mapped as a list.
+    /// contiguous memory alone, so the pages are linked into one range.
     fn alloc_pages(
         &mut self,
         f: usize,
         kernel: DmaAddr,
-        count: usize,
         attrs: Attrs,
         did: &Mapped,
     ) -> Result<Option<Memory>, Error> {
-        self.comparison.note(
-            "coherent memory that is not contiguous: its pages are mapped as a scatterlist",
-            || format!("{count} runs"),
-        );
         let runs: Runs = did.tables.iter().map(|t| (t.phys, t.size)).collect();
-        if !runs.iter().all(|(p, n)| matches!(self.place(*p, *n), Place::Memory(_))) {
+        let total = runs.iter().map(|(_, n)| n).sum();
+        self.comparison.note(
+            "coherent memory that is not contiguous: its pages are linked into one range",
+            || format!("{} runs, {total} bytes", runs.len()),
+        );
+        let memory = |(p, n): &(PhysAddr, u64)| matches!(self.place(*p, *n), Place::Memory(_));
+        if !runs.iter().all(memory) {
             return Ok(None);
         }
-        let entries = runs.iter().map(|(p, n)| SgEntry::new(*p, *n)).collect();
-        let how = (Direction::Bidirectional, attrs);
-        let made = self.map_list(f, how, entries, runs, true, did)?;
-        let Some((list, _)) = made else { return Ok(None) };
-        self.compare_iova(f, kernel, list.entries[0].dma_address);
-        Ok(Some(Memory::Pages(list)))
+        self.masks(f, did.alloc, false)?;
+        let id = self.dev(f);
+        self.target.called();
+        let Some(iova) = self
+            .target
+            .parts()
+            .0
+            .dma_iova_try_alloc(id, runs[0].0, total)
+        else {
+            self.compare_mapped(f, did, (PhysAddr(0), PhysAddr(0)));
+            return Ok(None);
+        };
+        let mut s = State::new(Some(iova), self.job());
+        let mut events = self.events();
+        let mut at = 0;
+        for (phys, size) in runs {
+            let how = (Direction::Bidirectional, attrs);
+            if !self.link_range(f, &mut s, (phys, at, size), how, true)? {
+                break;
+            }
+            events.append(&mut self.events());
+            at += size;
+        }
+        self.comparison
+            .mapped(did, &events, (PhysAddr(0), PhysAddr(0)));
+        self.compare_iova(f, kernel, iova.addr());
+        self.sync_state(f, &mut s, (0, at))?;
+        self.counts.replayed += 1;
+        Ok(Some(Memory::Pages(s, at)))
     }
 
     fn free(&mut self, f: usize, memory: Memory, did: &Unmapped) -> Result<(), Error> {
         match memory {
-            Memory::Pages(list) => {
-                let attrs = list.attrs;
-                self.unmap_sg(f, list, attrs, did)
+            Memory::Pages(state, mapped) => {
+                let how = (Direction::Bidirectional, Attrs::empty());
+                self.destroy_state(f, state, (mapped, false), how, did)
             }
             Memory::One { memory, attrs, job } => {
                 self.traffic.complete(self.target, job)?;
@@ -857,7 +1092,8 @@ impl<'a, T: Target> Replayer<'a, T> {
                 && dir.device_writes()
                 && let Some((phys, _)) = dram(p.place, p.size)
             {
-                self.traffic.overwritten(&[(phys.offset(offset), size)], Some(p.job));
+                self.traffic
+                    .overwritten(&[(phys.offset(offset), size)], Some(p.job));
             }
             self.traffic.look(self.target, p.job, Some((ours, size)));
         } else if let Some((phys, _)) = dram(p.place, p.size) {
@@ -866,8 +1102,15 @@ impl<'a, T: Target> Replayer<'a, T> {
                 Direction::FromDevice => self.traffic.wish(size, dir),
                 _ => None,
             };
-            let (spans, runs) = ([Span { dma: ours, len: size }], [(phys.offset(offset), size)]);
-            self.traffic.start(self.target, (f, p.job), &spans, &runs, wish, p.bounced)?;
+            let (spans, runs) = (
+                [Span {
+                    dma: ours,
+                    len: size,
+                }],
+                [(phys.offset(offset), size)],
+            );
+            self.traffic
+                .start(self.target, (f, p.job), &spans, &runs, wish, p.bounced)?;
         }
         Ok(())
     }
@@ -884,9 +1127,10 @@ impl<'a, T: Target> Replayer<'a, T> {
                     | Event::SyncSgForDevice { .. }
             )
         });
-        self.comparison.check(&true, &done, "whether a sync can be skipped", |done| {
-            if *done { "done" } else { "skipped" }.to_owned()
-        });
+        self.comparison
+            .check(&true, &done, "whether a sync can be skipped", |done| {
+                if *done { "done" } else { "skipped" }.to_owned()
+            });
     }
 
     fn sync_sg(
@@ -905,7 +1149,8 @@ impl<'a, T: Target> Replayer<'a, T> {
             .find(|l| l.first == first)
             .map(|l| (l.entries.clone(), l.job));
         let Some((entries, job)) = found else {
-            self.comparison.note(LOST, || format!("sync of the list at {first:#x}"));
+            self.comparison
+                .note(LOST, || format!("sync of the list at {first:#x}"));
             return Ok(());
         };
         self.traffic.complete(self.target, job)?;
@@ -946,12 +1191,17 @@ impl<'a, T: Target> Replayer<'a, T> {
         } else {
             "whether the two-step interface can be used"
         };
-        self.comparison.check(&kernel.is_some(), &ours.is_some(), reason, |used| {
-            if *used { "two steps" } else { "range by range" }.to_owned()
-        });
+        self.comparison
+            .check(&kernel.is_some(), &ours.is_some(), reason, |used| {
+                if *used { "two steps" } else { "range by range" }.to_owned()
+            });
         let events = self.events();
         if let (Some(kernel), Some(ours)) = (kernel, ours) {
-            let alloc = Mapped { tables: Vec::new(), bounces: Vec::new(), ..did.clone() };
+            let alloc = Mapped {
+                tables: Vec::new(),
+                bounces: Vec::new(),
+                ..did.clone()
+            };
             self.comparison.mapped(&alloc, &events, (phys, here));
             self.compare_iova(f, kernel, ours.addr());
         }
@@ -962,20 +1212,8 @@ impl<'a, T: Target> Replayer<'a, T> {
             }
             (None, None) => {}
             (Some(_), iova) => {
-                let job = self.job();
-                let state = (dev.clone(), state);
-                self.states.insert(
-                    state,
-                    State {
-                        iova,
-                        fresh: Vec::new(),
-                        pieces: Vec::new(),
-                        wishes: Vec::new(),
-                        single: Vec::new(),
-                        bounced: false,
-                        job,
-                    },
-                );
+                let made = State::new(iova, self.job());
+                self.states.insert((dev.clone(), state), made);
             }
         }
         Ok(())
@@ -992,7 +1230,8 @@ impl<'a, T: Target> Replayer<'a, T> {
     ) -> Result<(), Error> {
         let key = (dev.clone(), state);
         let Some(mut s) = self.states.remove(&key) else {
-            self.comparison.note(LOST, || format!("dma_iova_link of state {state:#x}"));
+            self.comparison
+                .note(LOST, || format!("dma_iova_link of state {state:#x}"));
             return Ok(());
         };
         let result = self.link_into(f, &mut s, (phys, offset, size), (dir, attrs), ret, did);
@@ -1009,13 +1248,42 @@ impl<'a, T: Target> Replayer<'a, T> {
         ret: i32,
         did: &Mapped,
     ) -> Result<(), Error> {
-        let Some(mut iova) = s.iova else {
+        if s.iova.is_none() {
             // As a driver does where dma_iova_try_alloc() says no.
             let made = self.map_phys(f, (phys, size), dir, attrs, None, &Mapped::default());
             s.single.extend(made?);
             return Ok(());
+        }
+        let here = self.place(phys, size);
+        let here = if here == Place::TooLong {
+            phys
+        } else {
+            address(here)
         };
-        let Some(place) = self.usable(f, phys, size) else { return Ok(()) };
+        if self.link_range(f, s, (phys, offset, size), (dir, attrs), ret == 0)? {
+            self.counts.replayed += 1;
+            self.compare_mapped(f, did, (phys, here));
+        } else {
+            self.events();
+        }
+        Ok(())
+    }
+
+    /// Links a range; whether that was possible. Its events are left to the caller.
+    fn link_range(
+        &mut self,
+        f: usize,
+        s: &mut State,
+        (phys, offset, size): (PhysAddr, u64, u64),
+        (dir, attrs): (Direction, Attrs),
+        kernel: bool,
+    ) -> Result<bool, Error> {
+        let Some(mut iova) = s.iova else {
+            return Ok(false);
+        };
+        let Some(place) = self.usable(f, phys, size) else {
+            return Ok(false);
+        };
         let (here, runs) = (address(place), Vec::from_iter(dram(place, size)));
         let wish = match place {
             Place::Elsewhere(_) => None,
@@ -1027,26 +1295,28 @@ impl<'a, T: Target> Replayer<'a, T> {
         let (dma, m) = self.target.parts();
         let result = dma.dma_iova_link(m, id, &mut iova, here, offset, size, dir, attrs);
         s.iova = Some(iova);
-        if self.outcome(ret == 0, result)?.is_none() {
-            self.events();
-            return Ok(());
+        if self.outcome(kernel, result)?.is_none() {
+            return Ok(false);
         }
-        self.counts.replayed += 1;
-        self.compare_mapped(f, did, (phys, here));
         // Bounced ends are mappings of their own.
         let mut at = offset;
         while at < offset + size {
             let mapping = self.target.parts().0.describe(id, iova.addr().offset(at));
-            let Some(mapping) = mapping.filter(|m| m.size > 0) else { break };
+            let Some(mapping) = mapping.filter(|m| m.size > 0) else {
+                break;
+            };
             s.bounced |= mapping.segments.iter().any(|s| s.bounced.is_some());
             s.fresh.push((at, mapping.size));
             at += mapping.size;
         }
         if let Some(wish) = wish {
-            let span = Span { dma: iova.addr().offset(offset), len: size };
+            let span = Span {
+                dma: iova.addr().offset(offset),
+                len: size,
+            };
             s.wishes.push((span, runs, wish));
         }
-        Ok(())
+        Ok(true)
     }
 
     fn iova_sync(
@@ -1056,30 +1326,42 @@ impl<'a, T: Target> Replayer<'a, T> {
         offset: u64,
         size: u64,
     ) -> Result<(), Error> {
-        let Some(s) = self.states.get_mut(&(dev.clone(), state)) else {
-            self.comparison.note(LOST, || format!("dma_iova_sync of state {state:#x}"));
+        let key = (dev.clone(), state);
+        let Some(mut s) = self.states.remove(&key) else {
+            self.comparison
+                .note(LOST, || format!("dma_iova_sync of state {state:#x}"));
             return Ok(());
         };
+        let result = self.sync_state(f, &mut s, (offset, size));
+        self.states.insert(key, s);
+        result
+    }
+
+    fn sync_state(
+        &mut self,
+        f: usize,
+        s: &mut State,
+        (offset, size): (u64, u64),
+    ) -> Result<(), Error> {
         let Some(iova) = s.iova else { return Ok(()) };
-        let fresh = std::mem::take(&mut s.fresh);
-        let wishes = std::mem::take(&mut s.wishes);
-        s.pieces.extend(&fresh);
-        let (job, bounced) = (s.job, s.bounced);
         let (id, bdf) = (self.dev(f), self.target.bdf(f));
         self.target.called();
         let result = self.target.parts().0.dma_iova_sync(id, &iova, offset, size);
         self.events();
         self.outcome(true, result)?;
-        for (offset, size) in fresh {
+        for (offset, size) in s.fresh.drain(..) {
             let dma = iova.addr().offset(offset);
             let call = format!(
                 "dma_iova_link({bdf}, iova={:#x}, offset={offset:#x}, size={size})",
                 iova.addr()
             );
             self.target.promise(f, dma, call);
+            s.pieces.push((offset, size));
         }
-        for (span, runs, wish) in wishes {
-            self.traffic.start(self.target, (f, job), &[span], &runs, Some(wish), bounced)?;
+        for (span, runs, wish) in s.wishes.drain(..) {
+            let who = (f, s.job);
+            self.traffic
+                .start(self.target, who, &[span], &runs, Some(wish), s.bounced)?;
         }
         Ok(())
     }
@@ -1093,7 +1375,8 @@ impl<'a, T: Target> Replayer<'a, T> {
     ) -> Result<(), Error> {
         let key = (dev.clone(), state);
         let Some(mut s) = self.states.remove(&key) else {
-            self.comparison.note(LOST, || format!("dma_iova_unlink of state {state:#x}"));
+            self.comparison
+                .note(LOST, || format!("dma_iova_unlink of state {state:#x}"));
             return Ok(());
         };
         self.traffic.complete(self.target, s.job)?;
@@ -1134,19 +1417,38 @@ impl<'a, T: Target> Replayer<'a, T> {
         (dir, attrs): (Direction, Attrs),
         did: &Unmapped,
     ) -> Result<(), Error> {
-        let Some(mut s) = self.states.remove(&(dev.clone(), state)) else {
-            self.comparison.note(LOST, || format!("dma_iova_destroy of state {state:#x}"));
-            return Ok(());
-        };
+        match self.states.remove(&(dev.clone(), state)) {
+            Some(s) => self.destroy_state(f, s, (mapped, bounced), (dir, attrs), did),
+            None => {
+                self.comparison
+                    .note(LOST, || format!("dma_iova_destroy of state {state:#x}"));
+                Ok(())
+            }
+        }
+    }
+
+    fn destroy_state(
+        &mut self,
+        f: usize,
+        mut s: State,
+        (mapped, bounced): (u64, bool),
+        (dir, attrs): (Direction, Attrs),
+        did: &Unmapped,
+    ) -> Result<(), Error> {
         self.traffic.complete(self.target, s.job)?;
         for p in s.single {
             self.unmap_phys(f, p, p.attrs, None)?;
         }
-        let Some(iova) = &mut s.iova else { return Ok(()) };
+        let Some(iova) = &mut s.iova else {
+            return Ok(());
+        };
         let ours = iova.raw_size() >> 63 != 0;
-        self.comparison.check(&bounced, &ours, "whether a two-step mapping is bounced", |b| {
-            if *b { "bounced" } else { "not bounced" }.to_owned()
-        });
+        self.comparison.check(
+            &bounced,
+            &ours,
+            "whether a two-step mapping is bounced",
+            |b| if *b { "bounced" } else { "not bounced" }.to_owned(),
+        );
         let first = iova.addr();
         let endings = self.begin(f, iova, &s.pieces);
         let id = self.dev(f);
@@ -1169,29 +1471,39 @@ impl<'a, T: Target> Replayer<'a, T> {
             );
             return Ok(());
         };
-        let Some(peer) = self.plan.endpoints.get(&owner).copied() else { return Ok(()) };
+        let Some(peer) = self.plan.endpoints.get(&owner).copied() else {
+            return Ok(());
+        };
         let provider = self.target.provider(peer);
         let client = self.target.bdf(f);
         let (dma, m) = self.target.parts();
         let config: &mut dyn ConfigSpace = m;
         let ours = dma.p2pdma.map_type(config, provider, client);
-        self.comparison.check(&kernel.number(), &u32::from(ours as u8), "how a peer is reached", |n| {
-            match n {
-                2 => "not at all",
-                3 => "by its bus address",
-                4 => "through the host bridge",
-                _ => "unknown",
-            }
-            .to_owned()
-        });
+        self.comparison.check(
+            &kernel.number(),
+            &u32::from(ours as u8),
+            "how a peer is reached",
+            |n| {
+                match n {
+                    2 => "not at all",
+                    3 => "by its bus address",
+                    4 => "through the host bridge",
+                    _ => "unknown",
+                }
+                .to_owned()
+            },
+        );
         // No function reaches itself over the bus.
         if ours == MapType::BusAddr && peer != f && self.traffic.one_in(4) {
-            let Place::Peer(_, here) = self.place(phys, PAGE) else { return Ok(()) };
+            let Place::Peer(_, here) = self.place(phys, PAGE) else {
+                return Ok(());
+            };
             let dma = self.target.bus_address(f, here, PAGE);
             let job = self.job();
             let wish = self.traffic.wish(PAGE, Direction::Bidirectional);
             let spans = [Span { dma, len: PAGE }];
-            self.traffic.start(self.target, (f, job), &spans, &[], wish, false)?;
+            self.traffic
+                .start(self.target, (f, job), &spans, &[], wish, false)?;
             self.traffic.complete(self.target, job)?;
             self.target.end_bus_address(f, dma, PAGE);
         }

@@ -89,9 +89,12 @@ impl Comparison {
             })
             .collect();
         let theirs: Vec<u64> = kernel.bounces.iter().map(|b| b.size).collect();
-        self.check(&theirs, &bounced, "which parts of a buffer are bounced", |v| {
-            format!("{v:?}")
-        });
+        self.check(
+            &theirs,
+            &bounced,
+            "which parts of a buffer are bounced",
+            |v| format!("{v:?}"),
+        );
 
         let allocated = events.iter().find_map(|e| match e {
             Event::IovaAlloc { size, .. } => Some(*size),
@@ -106,14 +109,22 @@ impl Comparison {
         let tables: Vec<_> = events
             .iter()
             .filter_map(|e| match e {
-                Event::IommuMap { iova, phys, size, prot, ok: true, .. } => {
-                    Some((*iova, *phys, *size, *prot))
-                }
+                Event::IommuMap {
+                    iova,
+                    phys,
+                    size,
+                    prot,
+                    ok: true,
+                    ..
+                } => Some((*iova, *phys, *size, *prot)),
                 _ => None,
             })
             .collect();
         if kernel.alloc.is_none() && kernel.tables.is_empty() && !tables.is_empty() {
-            self.note("not compared: the trace has no IOMMU events for a call", String::new);
+            self.note(
+                "not compared: the trace has no IOMMU events for a call",
+                String::new,
+            );
             return;
         }
         let sizes = |list: &[u64]| format!("{list:?}");
@@ -121,7 +132,9 @@ impl Comparison {
             kernel.tables.iter().map(|t| t.size).collect(),
             tables.iter().map(|t| t.2).collect(),
         );
-        if !self.check(&theirs, &ours, "ranges put into the page table", |v| sizes(v)) {
+        if !self.check(&theirs, &ours, "ranges put into the page table", |v| {
+            sizes(v)
+        }) {
             return;
         }
         for (t, (iova, at, _, prot)) in kernel.tables.iter().zip(&tables) {
@@ -175,16 +188,24 @@ impl Comparison {
             })
             .collect();
         if kernel.tables.is_empty() && !tables.is_empty() {
-            self.note("not compared: the trace has no IOMMU events for a call", String::new);
+            self.note(
+                "not compared: the trace has no IOMMU events for a call",
+                String::new,
+            );
             return;
         }
         let theirs: Vec<u64> = kernel.tables.iter().map(|t| t.1).collect();
         let ours: Vec<u64> = tables.iter().map(|t| t.1).collect();
-        self.check(&theirs, &ours, "ranges taken out of the page table", |v| format!("{v:?}"));
+        self.check(&theirs, &ours, "ranges taken out of the page table", |v| {
+            format!("{v:?}")
+        });
         let syncs: Vec<_> = events
             .iter()
             .filter_map(|e| match e {
-                Event::IotlbSync { range: Some((first, last)), .. } => Some((*first, *last)),
+                Event::IotlbSync {
+                    range: Some((first, last)),
+                    ..
+                } => Some((*first, *last)),
                 _ => None,
             })
             .collect();
@@ -193,7 +214,10 @@ impl Comparison {
         }
         // Without VT-d's event there is nothing to compare with.
         if kernel.flushed.is_empty() && !syncs.is_empty() {
-            self.note("not compared: the trace has no invalidation events", String::new);
+            self.note(
+                "not compared: the trace has no invalidation events",
+                String::new,
+            );
             return;
         }
         let lengths = |l: &[(u64, u64)]| l.iter().map(|(a, b)| b - a + 1).collect::<Vec<_>>();
@@ -325,7 +349,11 @@ mod tests {
                 },
             ]
         };
-        for (size, last, want) in [(0x2000, 0x2fff, 0), (0x1000, 0x2fff, 1), (0x2000, 0x1fff, 1)] {
+        for (size, last, want) in [
+            (0x2000, 0x2fff, 0),
+            (0x1000, 0x2fff, 1),
+            (0x2000, 0x1fff, 1),
+        ] {
             let mut c = Comparison::default();
             c.unmapped(&kernel, &events(size, last), true);
             assert_eq!(c.differed, want, "{size:#x} {last:#x}");
@@ -334,13 +362,19 @@ mod tests {
 
     #[test]
     fn reasons_are_counted_and_keep_their_first_example() {
-        let mut c = Comparison { line: 7, ..Comparison::default() };
+        let mut c = Comparison {
+            line: 7,
+            ..Comparison::default()
+        };
         c.check(&1, &2, "a", i32::to_string);
         c.line = 8;
         c.check(&1, &3, "a", i32::to_string);
         c.note("n", || "w".to_owned());
         let d = c.into_differences();
-        assert_eq!((d[0].count, d[0].first.as_str()), (2, "line 7: kernel 1, here 2"));
+        assert_eq!(
+            (d[0].count, d[0].first.as_str()),
+            (2, "line 7: kernel 1, here 2")
+        );
         assert_eq!(d[1].first, "line 8: w");
     }
 }

@@ -231,6 +231,18 @@ impl Call {
         }
     }
 
+    /// The call that unmaps, with what the kernel did.
+    fn with(mut self, done: Unmapped) -> Self {
+        if let Self::UnmapPhys { did, .. }
+        | Self::UnmapSg { did, .. }
+        | Self::Free { did, .. }
+        | Self::Destroy { did, .. } = &mut self
+        {
+            *did = done;
+        }
+        self
+    }
+
     /// Whether the call makes a mapping.
     pub const fn maps(&self) -> bool {
         matches!(
@@ -288,6 +300,8 @@ struct Pending {
     try_alloc: Option<(u64, Call)>,
     link: Option<(u64, Call)>,
     destroy: Option<(u64, Call, DmaAddr)>,
+    /// `dma_free` and `dma_unmap_sg` are traced before they free; IOVA if it is known.
+    free: Option<(u64, Call, Option<DmaAddr>)>,
 }
 
 impl Pending {
@@ -297,13 +311,22 @@ impl Pending {
         let first = start.align_down(PAGE).0;
         let len = alloc.as_ref().map_or(len, |(_, _, a)| a.size.max(len));
         let last = start.0.saturating_add(len.max(1) - 1);
-        let tables = self.tables.extract_if(.., |(_, t)| (first..=last).contains(&t.iova.0));
+        let tables = self
+            .tables
+            .extract_if(.., |(_, t)| (first..=last).contains(&t.iova.0));
         let did = Mapped {
             alloc: alloc.as_ref().map(|(_, _, a)| *a),
             tables: tables.map(|(_, t)| t).collect(),
             bounces: std::mem::take(&mut self.bounces),
         };
         (alloc.map(|(line, _, _)| line), did)
+    }
+
+    /// Takes a call that frees something but no IOVA, with the line where that became free.
+    fn freed_without_iova(&mut self) -> Option<(u64, Call)> {
+        let (line, call, _) = self.free.take()?;
+        let (at, did) = self.unmapped();
+        Some((at.unwrap_or(line), call.with(did)))
     }
 
     /// Takes what a call that unmapped did, with the line where its resources became free.
@@ -342,6 +365,11 @@ impl Joiner {
         let mut emit = |line: u64, call: Call| {
             self.operations.push(Operation { line, cpu, call });
         };
+        if !line.event.is_inside_unmap()
+            && let Some((at, call)) = p.freed_without_iova()
+        {
+            emit(at, call);
+        }
         match line.event {
             Event::DmaMapPhys {
                 dev,
@@ -428,17 +456,15 @@ impl Joiner {
                 phys,
                 attrs,
             } => {
-                let (at, did) = p.unmapped();
-                emit(
-                    at.unwrap_or(number),
-                    Call::UnmapSg {
-                        dev,
-                        dir,
-                        attrs,
-                        phys,
-                        did,
-                    },
-                );
+                let _ = p.unmapped();
+                let call = Call::UnmapSg {
+                    dev,
+                    dir,
+                    attrs,
+                    phys,
+                    did: Unmapped::default(),
+                };
+                p.free = Some((number, call, None));
             }
             Event::DmaAlloc {
                 dev,
@@ -478,16 +504,15 @@ impl Joiner {
                 size,
                 ..
             } => {
-                let (at, did) = p.unmapped();
-                emit(
-                    at.unwrap_or(number),
-                    Call::Free {
-                        dev,
-                        dma: dma_addr,
-                        size,
-                        did,
-                    },
-                );
+                // What an unfinished call has left belongs to nobody.
+                let _ = p.unmapped();
+                let call = Call::Free {
+                    dev,
+                    dma: dma_addr,
+                    size,
+                    did: Unmapped::default(),
+                };
+                p.free = Some((number, call, Some(dma_addr)));
             }
             Event::DmaSyncSingleForCpu {
                 dev,
@@ -685,15 +710,15 @@ impl Joiner {
             }
             Event::IovaDofree { iova, .. } => {
                 p.freed = Some(number);
-                if let Some((_, mut call, _)) = p
-                    .destroy
-                    .take_if(|(.., start)| start.align_down(PAGE) == iova)
-                {
-                    let (at, done) = p.unmapped();
-                    if let Call::Destroy { did, .. } = &mut call {
-                        *did = done;
-                    }
-                    emit(at.unwrap_or(number), call);
+                let at = |start: DmaAddr| start.align_down(PAGE) == iova;
+                let destroy = p.destroy.take_if(|(.., start)| at(*start)).map(|d| d.1);
+                let free = || {
+                    p.free
+                        .take_if(|(.., start)| start.is_none_or(at))
+                        .map(|f| f.1)
+                };
+                if let Some(call) = destroy.or_else(free) {
+                    emit(number, call.with(p.unmapped().1));
                 }
             }
             Event::IovaAlloc {
@@ -812,6 +837,9 @@ impl Joiner {
     /// The calls in their order. A call of which the end is missing is left out.
     pub fn finish(mut self) -> Vec<Operation> {
         for p in self.contexts.values_mut() {
+            if let Some((line, call)) = p.freed_without_iova() {
+                self.operations.push(Operation { line, cpu: 0, call });
+            }
             // Without an allocation it is not the beginning of a call.
             if p.alloc.is_none() && p.link.is_none() {
                 for (line, t) in p.tables.drain(..) {
@@ -825,6 +853,20 @@ impl Joiner {
         }
         self.operations.sort_by_key(|o| o.line);
         self.operations
+    }
+}
+
+impl Event {
+    /// Whether the event can follow the beginning of a call that unmaps.
+    const fn is_inside_unmap(&self) -> bool {
+        matches!(
+            self,
+            Self::Unmap { .. }
+                | Self::CacheTagFlushRange { .. }
+                | Self::QiSubmit { .. }
+                | Self::SwiotlbUnmap { .. }
+                | Self::IovaDofree { .. }
+        )
     }
 }
 
@@ -957,6 +999,32 @@ mod tests {
     }
 
     #[test]
+    fn lists_and_coherent_memory_are_traced_before_they_are_freed() {
+        let free = |start: &str| {
+            format!(
+                "ip-2 [001] ..... 1.000002: unmap: IOMMU: iova=0x00000000{start}000 - 0x00000000{start}fff size=4096 unmapped_size=4096\n\
+                 ip-2 [001] ..... 1.000003: iova_dofree: (f+0x0/0x1) domain=0xff00 iova=0x{start}000 size=4096\n"
+            )
+        };
+        let ops = join(
+            &(String::from(
+                "ip-2 [001] ..... 1.000001: dma_unmap_sg: 0000:01:00.0 dir=TO_DEVICE phys_addrs={0x1000} attrs=\n",
+            ) + &free("fffff")
+                + "ip-2 [001] ..... 1.000004: dma_free: 0000:01:00.0 dir=BIDIRECTIONAL dma_addr=ffffe000 size=64 virt_addr=000000006c544591 attrs=\n"
+                + &free("ffffe")
+                + "ip-2 [001] ..... 1.000007: dma_free: 0000:01:00.0 dir=BIDIRECTIONAL dma_addr=80aa000 size=8192 virt_addr=000000006c544591 attrs="),
+        );
+        let lines: Vec<_> = ops.iter().map(|o| o.line).collect();
+        assert_eq!(lines, [3, 6, 7]);
+        let iova = |o: &Operation| match &o.call {
+            Call::UnmapSg { did, .. } | Call::Free { did, .. } => did.tables.first().map(|t| t.0.0),
+            _ => panic!("{o:?}"),
+        };
+        let iovas: Vec<_> = ops.iter().map(iova).collect();
+        assert_eq!(iovas, [Some(0xffff_f000), Some(0xffff_e000), None]);
+    }
+
+    #[test]
     fn an_identity_mapping_belongs_to_no_driver_and_a_cut_call_is_left_out() {
         let ops = join(
             r#"
@@ -992,6 +1060,9 @@ mod tests {
             &[t(0xf_0000, 0x1000, 0x1000), t(0xf_1000, 0x5000, 0x2000)],
         );
         assert_eq!(lengths, Some(vec![0x100, 0x1000, 0x200]));
-        assert_eq!(sg_lengths(&p(&[0x1000, 0x9000]), &[(DmaAddr(0), 1)], &[]), None);
+        assert_eq!(
+            sg_lengths(&p(&[0x1000, 0x9000]), &[(DmaAddr(0), 1)], &[]),
+            None
+        );
     }
 }

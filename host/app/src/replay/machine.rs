@@ -179,7 +179,9 @@ impl Plan {
             if role.devices > 1 {
                 continue;
             }
-            let mode = device.bdf().map_or(capture.iommu(), |b| capture.iommu_of(b));
+            let mode = device
+                .bdf()
+                .map_or(capture.iommu(), |b| capture.iommu_of(b));
             role.attach = match mode {
                 _ if !iommu => Attach::Direct,
                 IommuMode::Strict => Attach::Strict,
@@ -192,17 +194,24 @@ impl Plan {
             } else {
                 0
             };
-            let bits = device.bdf().and_then(|b| capture.pci.get(b)).map(|d| d.dma_mask_bits);
+            let bits = device
+                .bdf()
+                .and_then(|b| capture.pci.get(b))
+                .map(|d| d.dma_mask_bits);
             role.mask = bits.map_or(u64::MAX, mask);
         }
         for role in roles.iter_mut().filter(|r| r.devices == 0) {
-            role.attach = if iommu { Attach::Identity } else { Attach::Direct };
+            role.attach = if iommu {
+                Attach::Identity
+            } else {
+                Attach::Direct
+            };
         }
 
         // Ports that redirect make a peer below the same switch a matter of the host bridge.
-        let direct = peers.iter().any(|(client, provider, map)| {
-            *map == P2pMap::BusAddr && client != provider
-        });
+        let direct = peers
+            .iter()
+            .any(|(client, provider, map)| *map == P2pMap::BusAddr && client != provider);
         let refused = peers.iter().any(|(_, _, map)| *map == P2pMap::NotSupported);
         Ok(Self {
             endpoints,
@@ -210,8 +219,16 @@ impl Plan {
             tables,
             iommu,
             pool: pool(capture, operations, &dram),
-            acs: if direct { Acs::SV | Acs::UF } else { Acs::STANDARD },
-            policy: if refused { HostBridgePolicy::Refuse } else { HostBridgePolicy::Any },
+            acs: if direct {
+                Acs::SV | Acs::UF
+            } else {
+                Acs::STANDARD
+            },
+            policy: if refused {
+                HostBridgePolicy::Refuse
+            } else {
+                HostBridgePolicy::Any
+            },
             pci: capture.pci.clone(),
             map,
         })
@@ -246,14 +263,24 @@ impl Plan {
     pub fn blocking(&self, profile: Profile) -> bool {
         self.iommu
             && !profile.quirks().identity_only
-            && self.roles.iter().filter(|r| r.devices > 0).all(Role::translated)
+            && self
+                .roles
+                .iter()
+                .filter(|r| r.devices > 0)
+                .all(Role::translated)
     }
 
     /// Finds the place of `size` bytes; `bars` are the endpoints' memory BARs.
     #[must_use]
     pub fn place(&self, bars: &[PhysAddr; ENDPOINTS], phys: PhysAddr, size: u64) -> Place {
         let outside = |r: &&Range| **r != self.tables;
-        if self.map.dram.iter().filter(outside).any(|r| r.contains(phys, size)) {
+        if self
+            .map
+            .dram
+            .iter()
+            .filter(outside)
+            .any(|r| r.contains(phys, size))
+        {
             return Place::Memory(phys);
         }
         let Some((device, bar)) = self.pci.bar_at(phys, size) else {
@@ -294,7 +321,11 @@ fn page_address(pci: &Pci, page: u64) -> Option<(PhysAddr, Device)> {
 }
 
 const fn mask(bits: u32) -> u64 {
-    if bits >= 64 { u64::MAX } else { (1 << bits) - 1 }
+    if bits >= 64 {
+        u64::MAX
+    } else {
+        (1 << bits) - 1
+    }
 }
 
 /// Room for tables above everything else.
@@ -315,7 +346,10 @@ fn uses(operations: &[Operation]) -> BTreeMap<Device, Use> {
     for o in operations {
         let Some(dev) = o.call.dev() else { continue };
         let order = uses.len();
-        let u = uses.entry(dev.clone()).or_insert_with(|| Use { order, ..Use::default() });
+        let u = uses.entry(dev.clone()).or_insert_with(|| Use {
+            order,
+            ..Use::default()
+        });
         u.maps += u64::from(o.call.maps());
         for b in o.call.mapped().into_iter().flat_map(|d| &d.bounces) {
             u.bounces += 1;
@@ -339,7 +373,12 @@ fn peers(pci: &Pci, operations: &[Operation]) -> Vec<(Device, Device, P2pMap)> {
             Call::P2p { dev, page, map } => {
                 page_address(pci, *page).map(|(_, provider)| (dev, provider, *map))
             }
-            Call::MapPhys { dev, phys, size, .. } | Call::Link { dev, phys, size, .. } => pci
+            Call::MapPhys {
+                dev, phys, size, ..
+            }
+            | Call::Link {
+                dev, phys, size, ..
+            } => pci
                 .bar_at(*phys, *size)
                 .map(|(d, _)| (dev, d.name.clone(), P2pMap::ThruHostBridge)),
             _ => None,
@@ -373,42 +412,54 @@ fn assign(
             continue;
         }
         let taken = |e: usize, given: &BTreeMap<Device, usize>| given.values().any(|g| *g == e);
-        let (p, c) = if share_bridge(pci, client, provider) { (0, 1) } else { (2, 0) };
+        let (p, c) = if share_bridge(pci, client, provider) {
+            (0, 1)
+        } else {
+            (2, 0)
+        };
         if !taken(p, &given) && !taken(c, &given) {
             given.insert(provider.clone(), p);
             given.insert(client.clone(), c);
         }
     }
-    for (client, provider, _) in peers {
-        for device in [client, provider] {
-            if !given.contains_key(device) && !uses.contains_key(device) {
-                given.insert(device.clone(), next_free(&given));
-            }
+    // Those that only provide peer memory come last.
+    let only_peers = peers
+        .iter()
+        .flat_map(|(c, p, _)| [c, p])
+        .map(|d| (d, 0, usize::MAX));
+    let mut rest: Vec<_> = uses
+        .iter()
+        .map(|(d, u)| (d, u.maps, u.order))
+        .chain(only_peers)
+        .collect();
+    rest.sort_by_key(|(_, maps, order)| (std::cmp::Reverse(*maps), *order));
+    for (device, ..) in rest {
+        if given.contains_key(device) {
+            continue;
         }
-    }
-    let mut rest: Vec<_> = uses.iter().filter(|(d, _)| !given.contains_key(*d)).collect();
-    rest.sort_by_key(|(_, u)| (std::cmp::Reverse(u.maps), u.order));
-    for (device, _) in rest {
-        let e = next_free(&given);
+        let load = |e: &usize| {
+            let here = || given.iter().filter(|(_, g)| *g == e);
+            let maps: u64 = here().map(|(d, _)| uses.get(d).map_or(0, |u| u.maps)).sum();
+            // What is shared already may be shared by more.
+            (here().count() == 1, maps)
+        };
+        let free = (0..ENDPOINTS).find(|e| !given.values().any(|g| g == e));
+        let e = free
+            .or_else(|| (0..ENDPOINTS).min_by_key(load))
+            .unwrap_or(0);
         given.insert(device.clone(), e);
     }
     given
 }
 
-fn next_free(given: &BTreeMap<Device, usize>) -> usize {
-    (0..ENDPOINTS)
-        .find(|e| !given.values().any(|g| g == e))
-        .unwrap_or_else(|| {
-            // Peers keep their place to themselves as long as possible.
-            let load = |e: &usize| given.values().filter(|g| *g == e).count();
-            (0..ENDPOINTS).rev().max_by_key(load).unwrap_or(ENDPOINTS - 1)
-        })
-}
-
 /// The bounce pool of the capture: where its kernel log says, or around the slots that it used.
 fn pool(capture: &Capture, operations: &[Operation], dram: &[Range]) -> Option<Pool> {
     let mut slots: Option<(u64, u64)> = None;
-    for b in operations.iter().filter_map(|o| o.call.mapped()).flat_map(|d| &d.bounces) {
+    for b in operations
+        .iter()
+        .filter_map(|o| o.call.mapped())
+        .flat_map(|d| &d.bounces)
+    {
         let (first, end) = (b.tlb.0, b.tlb.0.saturating_add(b.size));
         let (lo, hi) = slots.unwrap_or((first, end));
         slots = Some((lo.min(first), hi.max(end)));
@@ -457,7 +508,11 @@ mod tests {
     }
 
     fn used(maps: u64, order: usize) -> Use {
-        Use { maps, order, ..Use::default() }
+        Use {
+            maps,
+            order,
+            ..Use::default()
+        }
     }
 
     const BAR2: &str = "  res2 0x00000000f0000000 0x00000000f3ffffff 0x000000000014220c\n";

@@ -83,7 +83,10 @@ pub fn replay(
     let mut capture = Capture::open(path)?;
     let operations = read(&mut capture)?;
     let plan = Plan::new(&capture, &operations)?;
-    let machine = |error| Error::Machine { name: capture.name.clone(), error };
+    let machine = |error| Error::Machine {
+        name: capture.name.clone(),
+        error,
+    };
     let setup = plan.setup(seed, profile);
     let blocking = plan.blocking(profile);
     let checker = checker(&setup, blocking);
@@ -95,7 +98,10 @@ pub fn replay(
     let (counts, mut comparison) = (replayer.counts, std::mem::take(&mut replayer.comparison));
     bench.quiesce().map_err(machine)?;
     if stopped {
-        comparison.note("not replayed: the rest, after too many violations", String::new);
+        comparison.note(
+            "not replayed: the rest, after too many violations",
+            String::new,
+        );
     }
 
     let row = TraceRow {
@@ -110,7 +116,11 @@ pub fn replay(
         truncated: capture.trace.truncated().map(str::to_owned),
     };
     let differences = comparison.into_differences();
-    Ok(Outcome { bench, row, differences })
+    Ok(Outcome {
+        bench,
+        row,
+        differences,
+    })
 }
 
 /// Makes all calls; whether it stopped before the end.

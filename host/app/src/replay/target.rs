@@ -2,10 +2,7 @@
 //! that use the mappings.
 
 use tlproof_dma::{
-    Dma, DeviceId, Mapping,
-    iommu::IommuDriver,
-    machine::Machine,
-    p2pdma::ProviderId,
+    DeviceId, Dma, Mapping, iommu::IommuDriver, machine::Machine, p2pdma::ProviderId,
     riscv::RiscvIommu,
 };
 use tlproof_golden::PromiseId;
@@ -174,7 +171,9 @@ impl Target for Testbench {
 
     fn expect_rogue(&mut self, f: usize, addr: DmaAddr, len: u64, write: bool) -> Rogue {
         let bdf = self.functions[f].engine.bdf;
-        self.sim.checker.expect_rogue(bdf, addr.on_bus(), len, write)
+        self.sim
+            .checker
+            .expect_rogue(bdf, addr.on_bus(), len, write)
     }
 
     fn rogue_done(&mut self, probe: Rogue) {

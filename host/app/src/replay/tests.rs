@@ -7,7 +7,7 @@ use std::{
 };
 
 use tlproof_dma::{
-    Config, Dma, DeviceId, Profile,
+    Config, DeviceId, Dma, Profile,
     iommu::{DomainId, Gather, IommuDriver, IommuError, Prot},
     machine::Machine,
     p2pdma::{Provider, ProviderId},
@@ -19,8 +19,8 @@ use tlproof_pcie::{
 };
 
 use super::{
-    compare::{Comparison, Difference},
     calls::Replayer,
+    compare::{Comparison, Difference},
     machine::{BAR_SIZE, ENDPOINTS, Plan},
     read, run,
     target::Target,
@@ -47,7 +47,12 @@ const FUNCTIONS: [Bdf; ENDPOINTS] = [Bdf::new(3, 0, 0), Bdf::new(4, 0, 0), Bdf::
 
 impl Ram {
     fn new(map: MemoryMap, acs: Acs) -> Self {
-        let mut m = Self { map, pages: HashMap::new(), functions: HashMap::new(), time: 0 };
+        let mut m = Self {
+            map,
+            pages: HashMap::new(),
+            functions: HashMap::new(),
+            time: 0,
+        };
         m.bridge(Bdf::new(0, 2, 0), 4, (1, 4), acs);
         m.bridge(Bdf::new(1, 0, 0), 5, (2, 4), Acs::empty());
         m.bridge(Bdf::new(2, 0, 0), 6, (3, 3), acs);
@@ -79,7 +84,10 @@ impl Ram {
     }
 
     fn byte(&mut self, addr: u64) -> &mut u8 {
-        let page = self.pages.entry(addr / PAGE).or_insert_with(|| Box::new([0; PAGE as usize]));
+        let page = self
+            .pages
+            .entry(addr / PAGE)
+            .or_insert_with(|| Box::new([0; PAGE as usize]));
         &mut page[(addr % PAGE) as usize]
     }
 }
@@ -188,7 +196,9 @@ impl IommuDriver for Pages {
             return Err(IommuError::Misaligned);
         }
         for at in (0..size).step_by(PAGE as usize) {
-            let old = self.pages.insert((domain.0, iova + at), (phys.0 + at, prot));
+            let old = self
+                .pages
+                .insert((domain.0, iova + at), (phys.0 + at, prot));
             if old.is_some() {
                 return Err(IommuError::InUse);
             }
@@ -276,7 +286,9 @@ impl Fake {
         let mut functions = Vec::new();
         for (i, bdf) in FUNCTIONS.into_iter().enumerate() {
             let role = plan.roles[i];
-            let dev = dma.add_device(&mut m, role.device(bdf), role.attach).unwrap();
+            let dev = dma
+                .add_device(&mut m, role.device(bdf), role.attach)
+                .unwrap();
             let provider = dma.p2pdma.add(Provider {
                 owner: bdf,
                 range: Range::sized(bars[i].0, BAR_SIZE),
@@ -306,9 +318,17 @@ impl Fake {
 
     /// The physical address of one byte, if the device gets there.
     fn translate(&self, f: usize, addr: u64, write: bool) -> Option<u64> {
-        let Some(iommu) = self.dma.iommu() else { return Some(addr) };
-        let Some(domain) = iommu.attached.get(&FUNCTIONS[f]) else { return Some(addr) };
-        if self.bars.iter().any(|b| addr >= b.0 && addr - b.0 < BAR_SIZE) {
+        let Some(iommu) = self.dma.iommu() else {
+            return Some(addr);
+        };
+        let Some(domain) = iommu.attached.get(&FUNCTIONS[f]) else {
+            return Some(addr);
+        };
+        if self
+            .bars
+            .iter()
+            .any(|b| addr >= b.0 && addr - b.0 < BAR_SIZE)
+        {
             return Some(addr);
         }
         let (phys, prot) = iommu.pages.get(&(domain.0, addr & !(PAGE - 1)))?;
@@ -351,7 +371,7 @@ impl Target for Fake {
 
     fn revoke_begin(&mut self, f: usize, dma: DmaAddr, size: u64) {
         let live = self.dma.describe(self.dev(f), dma);
-        assert!(live.is_some_and(|m| m.dma == dma && m.size == size), "{dma} + {size}");
+        assert!(live.is_some_and(|m| m.contains(dma)), "{dma} + {size}");
         self.promised -= 1;
     }
 
@@ -394,7 +414,11 @@ impl Target for Fake {
             (false, false) => self.refused += 1,
             _ => {}
         }
-        let status = Some(if ok { CplStatus::Success } else { CplStatus::UnsupportedRequest });
+        let status = Some(if ok {
+            CplStatus::Success
+        } else {
+            CplStatus::UnsupportedRequest
+        });
         self.done[f].push_back(Completion { id: d.id, status });
         Ok(())
     }
@@ -427,7 +451,7 @@ impl Target for Fake {
 }
 
 /// What came of a replay.
-struct Result {
+struct Replayed {
     fake: Fake,
     plan: Plan,
     counts: super::calls::Counts,
@@ -438,7 +462,7 @@ struct Result {
     truncated: Option<String>,
 }
 
-fn replay(path: &Path, profile: Profile, defect: Defect) -> Result {
+fn replay(path: &Path, profile: Profile, defect: Defect) -> Replayed {
     let mut capture = Capture::open(path).unwrap();
     let operations = read(&mut capture).unwrap();
     let plan = Plan::new(&capture, &operations).unwrap();
@@ -448,7 +472,7 @@ fn replay(path: &Path, profile: Profile, defect: Defect) -> Result {
     assert!(!run(&mut r, &operations, |_| {}).unwrap());
     let (counts, traffic) = (r.counts, r.traffic.counts);
     let comparison: Comparison = std::mem::take(&mut r.comparison);
-    Result {
+    Replayed {
         fake,
         counts,
         traffic,
@@ -462,7 +486,11 @@ fn replay(path: &Path, profile: Profile, defect: Defect) -> Result {
 
 /// A capture of two functions behind different root ports, the first with peer memory.
 fn capture(dir: &Path, name: &str, iommu: bool, trace: &str) -> std::path::PathBuf {
-    let group = if iommu { "iommu_group=5 iommu_group_type=DMA" } else { "iommu_group=- iommu_group_type=-" };
+    let group = if iommu {
+        "iommu_group=5 iommu_group_type=DMA"
+    } else {
+        "iommu_group=- iommu_group_type=-"
+    };
     let function = |bus: u8, port: u8, bars: &str| {
         format!(
             "dev 0000:0{bus}:00.0 vendor=0x1b36 device=0x0010 class=0x010802 driver=nvme {group} \
@@ -470,13 +498,18 @@ fn capture(dir: &Path, name: &str, iommu: bool, trace: &str) -> std::path::PathB
              path=pci0000:00/0000:00:0{port}.0/0000:0{bus}:00.0\n{bars}"
         )
     };
-    let bar = |base: &str, last: &str| format!("  res2 0x00000000{base} 0x00000000{last} 0x14220c\n");
-    let pci = function(1, 3, &bar("f0000000", "f3ffffff")) + &function(2, 4, &bar("fe600000", "fe603fff"));
+    let bar =
+        |base: &str, last: &str| format!("  res2 0x00000000{base} 0x00000000{last} 0x14220c\n");
+    let pci = function(1, 3, &bar("f0000000", "f3ffffff"))
+        + &function(2, 4, &bar("fe600000", "fe603fff"));
     let iomem = "00100000-3ffcffff : System RAM\nc0000000-febfffff : PCI Bus 0000:00\n";
     fs::write(dir.join(format!("{name}.pci")), pci).unwrap();
     fs::write(dir.join(format!("{name}.iomem")), iomem).unwrap();
     let path = dir.join(format!("{name}.trace"));
-    let lines: String = trace.lines().map(|l| format!("{}\n", l.trim_start())).collect();
+    let lines: String = trace
+        .lines()
+        .map(|l| format!("{}\n", l.trim_start()))
+        .collect();
     fs::write(&path, lines).unwrap();
     path
 }
@@ -491,7 +524,7 @@ const PEER: &str = r#"io-157 [000] ...2. 12.000001: iova_alloc: (f+0x0/0x1) doma
     io-157 [000] ...1. 12.000007: iova_alloc_ret: (a+0x0/0x1 <- f) iova=0xffffc000
     io-157 [000] ...1. 12.000008: iommu_map_prot: (f+0x4/0x310) domain=0xff00 iova=0xffffc000 phys=0x8000000 size=8192 prot=0x6
     io-157 [000] ..... 12.000009: map: IOMMU: iova=0x00000000ffffc000 - 0x00000000ffffe000 paddr=0x0000000008000000 size=8192
-    io-157 [000] ..... 12.000010: dma_map_phys: 0000:02:00.0 dir=FROM_DEVICE dma_addr=ffffc100 size=8000 phys_addr=8000100 attrs=
+    io-157 [000] ..... 12.000010: dma_map_phys: 0000:02:00.0 dir=FROM_DEVICE dma_addr=ffffc100 size=7936 phys_addr=8000100 attrs=
     <idle>-0 [000] d.h1. 12.000011: unmap: IOMMU: iova=0x00000000fffff000 - 0x0000000100000000 size=4096 unmapped_size=4096
     <idle>-0 [000] d.h1. 12.000012: cache_tag_flush_range: dmar0 dmar0[0] type iotlb did 8 [0xfffff000-0xffffffff] addr 0xfffff000 mask 0x0
     <idle>-0 [000] d.h1. 12.000013: iova_dofree: (f+0x0/0x1) domain=0xff00 iova=0xfffff000 size=4096
@@ -499,7 +532,7 @@ const PEER: &str = r#"io-157 [000] ...2. 12.000001: iova_alloc: (f+0x0/0x1) doma
     <idle>-0 [000] d.h1. 12.000015: unmap: IOMMU: iova=0x00000000ffffc000 - 0x00000000ffffe000 size=8192 unmapped_size=8192
     <idle>-0 [000] d.h1. 12.000016: cache_tag_flush_range: dmar0 dmar0[0] type iotlb did 8 [0xffffc000-0xffffdfff] addr 0xffffc000 mask 0x1
     <idle>-0 [000] d.h1. 12.000017: iova_dofree: (f+0x0/0x1) domain=0xff00 iova=0xffffc000 size=8192
-    <idle>-0 [000] d.h1. 12.000018: dma_unmap_phys: 0000:02:00.0 dir=FROM_DEVICE dma_addr=ffffc100 size=8000 attrs=
+    <idle>-0 [000] d.h1. 12.000018: dma_unmap_phys: 0000:02:00.0 dir=FROM_DEVICE dma_addr=ffffc100 size=7936 attrs=
 "#;
 
 #[test]
@@ -520,10 +553,22 @@ fn a_cacheable_mapping_of_a_bar_is_a_difference() {
     let path = capture(dir.path(), "peer", true, PEER);
     let r = replay(&path, Profile::PreSeries, Defect::None);
     assert_eq!(r.differed, 1);
-    assert!(r.differences[0].reason.contains("BAR for memory"), "{:?}", r.differences);
-    let other = capture(dir.path(), "other", true, &PEER.replace("prot=0x6", "prot=0x2"));
+    assert!(
+        r.differences[0].reason.contains("BAR for memory"),
+        "{:?}",
+        r.differences
+    );
+    let other = capture(
+        dir.path(),
+        "other",
+        true,
+        &PEER.replace("prot=0x6", "prot=0x2"),
+    );
     let r = replay(&other, Profile::Intended, Defect::None);
-    assert_eq!(r.differences[0].reason, "cacheability of a page-table entry");
+    assert_eq!(
+        r.differences[0].reason,
+        "cacheability of a page-table entry"
+    );
 }
 
 #[test]
@@ -531,21 +576,55 @@ fn a_kernel_without_dma_domains_differs_in_every_mapping() {
     let dir = tempfile::tempdir().unwrap();
     let path = capture(dir.path(), "peer", true, PEER);
     let r = replay(&path, Profile::Linux72, Defect::None);
-    assert_eq!((r.differed, r.differences.len()), (2, 1), "{:?}", r.differences);
+    assert_eq!(
+        (r.differed, r.differences.len()),
+        (2, 1),
+        "{:?}",
+        r.differences
+    );
 }
 
 #[test]
 fn other_addresses_and_refused_calls_are_differences() {
     let dir = tempfile::tempdir().unwrap();
-    let moved = PEER.replace("iova=0xffffc000 phys=0x8000000", "iova=0xffffc000 phys=0x8001000");
-    let r = replay(&capture(dir.path(), "a", true, &moved), Profile::Intended, Defect::None);
-    assert_eq!(r.differences[0].reason, "physical address put into the page table");
+    let moved = PEER.replace(
+        "iova=0xffffc000 phys=0x8000000",
+        "iova=0xffffc000 phys=0x8001000",
+    );
+    let r = replay(
+        &capture(dir.path(), "a", true, &moved),
+        Profile::Intended,
+        Defect::None,
+    );
+    assert_eq!(
+        r.differences[0].reason,
+        "physical address put into the page table"
+    );
     let empty = PEER.replace("size=512", "size=0");
-    let r = replay(&capture(dir.path(), "b", true, &empty), Profile::Intended, Defect::None);
-    assert!(r.differences[0].reason.starts_with("the call is refused here: size 0"));
-    let failed = PEER.replace("dma_addr=fffff200 size=512 phys", "dma_addr=ffffffffffffffff size=512 phys");
-    let r = replay(&capture(dir.path(), "c", true, &failed), Profile::Intended, Defect::None);
-    assert!(r.differences.iter().any(|d| d.reason.contains("succeeds here")));
+    let r = replay(
+        &capture(dir.path(), "b", true, &empty),
+        Profile::Intended,
+        Defect::None,
+    );
+    assert!(
+        r.differences[0]
+            .reason
+            .starts_with("the call is refused here: size 0")
+    );
+    let failed = PEER.replace(
+        "dma_addr=fffff200 size=512 phys",
+        "dma_addr=ffffffffffffffff size=512 phys",
+    );
+    let r = replay(
+        &capture(dir.path(), "c", true, &failed),
+        Profile::Intended,
+        Defect::None,
+    );
+    assert!(
+        r.differences
+            .iter()
+            .any(|d| d.reason.contains("succeeds here"))
+    );
 }
 
 #[test]
@@ -573,13 +652,26 @@ fn remapping_without_unmap_and_peers_need_no_iommu() {
         )
     };
     let text: String = (0..200).map(line).collect();
-    let r = replay(&capture(dir.path(), "direct", false, &text), Profile::Intended, Defect::None);
-    assert_eq!((r.counts.replayed, r.differed), (400, 0), "{:?}", r.differences);
+    let r = replay(
+        &capture(dir.path(), "direct", false, &text),
+        Profile::Intended,
+        Defect::None,
+    );
+    assert_eq!(
+        (r.counts.replayed, r.differed),
+        (400, 0),
+        "{:?}",
+        r.differences
+    );
     assert!(r.traffic.transfers > 50 && r.fake.compared > 0);
     assert_eq!((r.fake.wrong, r.fake.refused), (0, 0));
     assert_eq!(r.traffic.probes, 0);
     // The same with a device that writes something else.
-    let r = replay(&capture(dir.path(), "direct", false, &text), Profile::Intended, Defect::Data);
+    let r = replay(
+        &capture(dir.path(), "direct", false, &text),
+        Profile::Intended,
+        Defect::Data,
+    );
     assert!(r.fake.wrong > 0);
 }
 
@@ -587,7 +679,9 @@ fn remapping_without_unmap_and_peers_need_no_iommu() {
 #[test]
 fn bundled_captures() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces");
-    let Ok(files) = fs::read_dir(&dir) else { return };
+    let Ok(files) = fs::read_dir(&dir) else {
+        return;
+    };
     let mut paths: Vec<_> = files
         .map(|f| f.unwrap().path())
         .filter(|p| p.to_string_lossy().contains(".trace"))
@@ -604,8 +698,23 @@ fn bundled_captures() {
             println!("  {:6} {}; {}", d.count, d.reason, d.first);
         }
         assert!(r.counts.replayed * 100 >= r.counts.mappings * 99, "{name}");
-        assert!(r.differed * 50 <= r.compared, "{name}: {:?}", r.differences);
-        assert_eq!((r.fake.wrong, r.fake.refused, r.fake.leaked), (0, 0, 0), "{name}");
+        // Which IOVA is free depends on when the kernel's timer emptied which flush queue.
+        let freed: u64 = r
+            .differences
+            .iter()
+            .filter(|d| d.reason.starts_with("IOVA: "))
+            .map(|d| d.count)
+            .sum();
+        assert!(
+            (r.differed - freed) * 100 <= r.compared,
+            "{name}: {:?}",
+            r.differences
+        );
+        assert_eq!(
+            (r.fake.wrong, r.fake.refused, r.fake.leaked),
+            (0, 0, 0),
+            "{name}"
+        );
         assert!(r.traffic.transfers > 100 && r.fake.compared > 10, "{name}");
     }
 }

@@ -114,7 +114,8 @@ fn slice(runs: &[(PhysAddr, u64)], mut at: u64, mut len: u64) -> Runs {
 
 fn overlap(a: &[(PhysAddr, u64)], b: &[(PhysAddr, u64)]) -> bool {
     a.iter().any(|(p, n)| {
-        b.iter().any(|(q, m)| p.0 < q.0.saturating_add(*m) && q.0 < p.0.saturating_add(*n))
+        b.iter()
+            .any(|(q, m)| p.0 < q.0.saturating_add(*m) && q.0 < p.0.saturating_add(*n))
     })
 }
 
@@ -151,16 +152,29 @@ impl<P: Copy> Traffic<P> {
             return None;
         }
         let longest = if self.one_in(16) { LONGEST } else { USUAL };
-        let at = if self.coin() { 0 } else { self.rng.random_range(0..size) };
+        let at = if self.coin() {
+            0
+        } else {
+            self.rng.random_range(0..size)
+        };
         let most = longest.min(size - at);
-        let len = if self.one_in(3) { most } else { self.rng.random_range(1..=most) };
+        let len = if self.one_in(3) {
+            most
+        } else {
+            self.rng.random_range(1..=most)
+        };
         let write = match dir {
             Direction::ToDevice => false,
             Direction::FromDevice => true,
             Direction::Bidirectional => self.coin(),
         };
         let seed = self.rng.random();
-        Some(Wish { at, len, write, seed })
+        Some(Wish {
+            at,
+            len,
+            write,
+            seed,
+        })
     }
 
     /// The CPU fills what a device will read, before the buffer is mapped. Without runs the buffer
@@ -211,7 +225,9 @@ impl<P: Copy> Traffic<P> {
             }
             at -= span.len;
         }
-        let Some((dma, len)) = found else { return Ok(()) };
+        let Some((dma, len)) = found else {
+            return Ok(());
+        };
         let part = slice(runs, wish.at, len);
         if wish.write {
             self.overwritten(&part, None);
@@ -319,7 +335,8 @@ impl<P: Copy> Traffic<P> {
 
     /// These bytes get other contents: what devices wrote there before cannot be found any more.
     pub fn overwritten(&mut self, runs: &[(PhysAddr, u64)], except: Option<Job>) {
-        self.written.retain(|w| Some(w.job) == except || !overlap(&w.runs, runs));
+        self.written
+            .retain(|w| Some(w.job) == except || !overlap(&w.runs, runs));
     }
 
     /// The CPU looks at what the device wrote into a mapping; only at the bytes at `[dma, dma +
@@ -331,8 +348,10 @@ impl<P: Copy> Traffic<P> {
                 w.dma.0.checked_sub(dma.0).is_some_and(|o| o + len <= size)
             })
         };
-        let done: Vec<_> =
-            self.written.extract_if(.., |w| w.job == job && inside(w)).collect();
+        let done: Vec<_> = self
+            .written
+            .extract_if(.., |w| w.job == job && inside(w))
+            .collect();
         for w in done {
             self.compare(t, &w);
         }
@@ -416,7 +435,10 @@ mod tests {
     fn slices_of_runs() {
         let runs = [(PhysAddr(0x1000), 16), (PhysAddr(0x3000), 8)];
         assert_eq!(slice(&runs, 0, 16), [(PhysAddr(0x1000), 16)]);
-        assert_eq!(slice(&runs, 12, 8), [(PhysAddr(0x100c), 4), (PhysAddr(0x3000), 4)]);
+        assert_eq!(
+            slice(&runs, 12, 8),
+            [(PhysAddr(0x100c), 4), (PhysAddr(0x3000), 4)]
+        );
         assert_eq!(slice(&runs, 16, 100), [(PhysAddr(0x3000), 8)]);
         assert_eq!(slice(&runs, 24, 1), []);
         assert_eq!(slice(&[], 0, 1), []);
