@@ -83,12 +83,13 @@ impl Ram {
         c[0x106..0x108].copy_from_slice(&acs.bits().to_le_bytes());
     }
 
-    fn byte(&mut self, addr: u64) -> &mut u8 {
+    /// What is left of the page from `addr` on.
+    fn tail(&mut self, addr: u64) -> &mut [u8] {
         let page = self
             .pages
             .entry(addr / PAGE)
             .or_insert_with(|| Box::new([0; PAGE as usize]));
-        &mut page[(addr % PAGE) as usize]
+        &mut page[(addr % PAGE) as usize..]
     }
 }
 
@@ -118,15 +119,25 @@ impl Machine for Ram {
         Err(AccessError::Unsupported)
     }
 
-    fn mem_read(&mut self, addr: PhysAddr, buf: &mut [u8]) {
-        for (a, b) in (addr.0..).zip(buf) {
-            *b = *self.byte(a);
+    fn mem_read(&mut self, addr: PhysAddr, mut buf: &mut [u8]) {
+        let mut at = addr.0;
+        while !buf.is_empty() {
+            let tail = self.tail(at);
+            let n = tail.len().min(buf.len());
+            buf[..n].copy_from_slice(&tail[..n]);
+            buf = &mut buf[n..];
+            at += n as u64;
         }
     }
 
-    fn mem_write(&mut self, addr: PhysAddr, data: &[u8]) {
-        for (a, b) in (addr.0..).zip(data) {
-            *self.byte(a) = *b;
+    fn mem_write(&mut self, addr: PhysAddr, mut data: &[u8]) {
+        let mut at = addr.0;
+        while !data.is_empty() {
+            let tail = self.tail(at);
+            let n = tail.len().min(data.len());
+            tail[..n].copy_from_slice(&data[..n]);
+            data = &data[n..];
+            at += n as u64;
         }
     }
 
@@ -403,7 +414,7 @@ impl Target for Fake {
             match self.translate(f, addr, d.write) {
                 Some(phys) if d.write => {
                     let wrong = self.defect == Defect::Data && addr % 2 == 0;
-                    *self.m.byte(phys) = if wrong { !b } else { b };
+                    self.m.tail(phys)[0] = if wrong { !b } else { b };
                 }
                 Some(_) => {}
                 None => ok = self.defect == Defect::Open,
