@@ -14,7 +14,10 @@ fn main() -> ExitCode {
     match build() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            println!("cargo::error={}", e.to_string().replace('\n', "\ncargo::error="));
+            println!(
+                "cargo::error={}",
+                e.to_string().replace('\n', "\ncargo::error=")
+            );
             ExitCode::FAILURE
         }
     }
@@ -23,7 +26,9 @@ fn main() -> ExitCode {
 fn build() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    let root = here.parent().ok_or("the crate stands in the workspace root")?;
+    let root = here
+        .parent()
+        .ok_or("the crate stands in the workspace root")?;
     for name in ["VERILATOR_BIN", "VERILATOR_ROOT", "CXX"] {
         println!("cargo::rerun-if-env-changed={name}");
     }

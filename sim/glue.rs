@@ -13,17 +13,22 @@ fn words(p: &Port) -> usize {
 }
 
 /// Ports that the host sees: all but the clock.
-fn visible<'a>(ports: &'a [Port], input: bool) -> impl Iterator<Item = (usize, &'a Port)> {
+fn visible(ports: &[Port], input: bool) -> impl Iterator<Item = (usize, &Port)> {
     let mut at = 0;
-    ports.iter().filter(move |p| p.input == input && p.name != "clk_i").map(move |p| {
-        let offset = at;
-        at += words(p);
-        (offset, p)
-    })
+    ports
+        .iter()
+        .filter(move |p| p.input == input && p.name != "clk_i")
+        .map(move |p| {
+            let offset = at;
+            at += words(p);
+            (offset, p)
+        })
 }
 
 fn total(ports: &[Port], input: bool) -> usize {
-    visible(ports, input).last().map_or(0, |(at, p)| at + words(p))
+    visible(ports, input)
+        .last()
+        .map_or(0, |(at, p)| at + words(p))
 }
 
 /// C++ for one model: `struct Ports<Vname>` with `scatter`, `gather` and `active`.
@@ -53,18 +58,33 @@ pub fn cpp(prefix: &str, ports: &[Port]) -> String {
                     at + 1
                 ),
                 (true, _) => {
-                    writeln!(s, "    std::memcpy(m.{n}.data(), w + {at}, {});", 4 * words(p))
+                    writeln!(
+                        s,
+                        "    std::memcpy(m.{n}.data(), w + {at}, {});",
+                        4 * words(p)
+                    )
                 }
                 (false, _) => {
-                    writeln!(s, "    std::memcpy(w + {at}, m.{n}.data(), {});", 4 * words(p))
+                    writeln!(
+                        s,
+                        "    std::memcpy(w + {at}, m.{n}.data(), {});",
+                        4 * words(p)
+                    )
                 }
             };
         }
         s.push_str("  }\n");
     }
     // Without an activity output every cycle counts as active.
-    let active = if ports.iter().any(|p| p.name == "activity_o") { "m.activity_o" } else { "true" };
-    let _ = writeln!(s, "  static bool active(const {prefix}& m) {{ (void)m; return {active}; }}");
+    let active = if ports.iter().any(|p| p.name == "activity_o") {
+        "m.activity_o"
+    } else {
+        "true"
+    };
+    let _ = writeln!(
+        s,
+        "  static bool active(const {prefix}& m) {{ (void)m; return {active}; }}"
+    );
     let _ = writeln!(
         s,
         "}};\nstd::unique_ptr<Model> new_{prefix}() {{\n  \
@@ -79,7 +99,9 @@ pub fn factory(prefixes: &[String]) -> String {
     for p in prefixes {
         let _ = writeln!(s, "std::unique_ptr<Model> new_{p}();");
     }
-    s.push_str("std::unique_ptr<Model> new_model(rust::Str name) {\n  const std::string n(name);\n");
+    s.push_str(
+        "std::unique_ptr<Model> new_model(rust::Str name) {\n  const std::string n(name);\n",
+    );
     for p in prefixes {
         let _ = writeln!(s, "  if (n == \"{p}\") return new_{p}();");
     }

@@ -104,7 +104,10 @@ impl Verilator {
             .map(|n| n.parse::<u32>().unwrap_or(0));
         let number = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         if number < FLOOR {
-            return Err(Error::TooOld { found: version, bin: found.bin });
+            return Err(Error::TooOld {
+                found: version,
+                bin: found.bin,
+            });
         }
         Ok(found)
     }
@@ -135,8 +138,22 @@ impl Verilator {
         let output = Command::new(&self.bin)
             .env("VERILATOR_ROOT", &self.root)
             .current_dir(job.base)
-            .args(["--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--assert"])
-            .args(["--trace-fst", "--trace-structs", "-Wno-fatal", "--top-module", job.top])
+            .args([
+                "--cc",
+                "-O3",
+                "--x-assign",
+                "fast",
+                "--x-initial",
+                "fast",
+                "--assert",
+            ])
+            .args([
+                "--trace-fst",
+                "--trace-structs",
+                "-Wno-fatal",
+                "--top-module",
+                job.top,
+            ])
             .args(["--prefix", job.prefix, "-Mdir"])
             .arg(job.out)
             .arg(job.waivers)
@@ -147,7 +164,9 @@ impl Verilator {
         if output.status.success() {
             Ok(())
         } else {
-            Err(Error::Failed(String::from_utf8_lossy(&output.stderr).into_owned()))
+            Err(Error::Failed(
+                String::from_utf8_lossy(&output.stderr).into_owned(),
+            ))
         }
     }
 
@@ -199,11 +218,21 @@ impl Verilator {
             let inner = inner.rsplit_once(')').ok_or_else(bad)?.0;
             let mut parts = inner.split(',').map(str::trim);
             let name = parts.next().ok_or_else(bad)?;
-            let name = name.trim_matches(|c| matches!(c, '(' | ')' | '&')).to_owned();
-            let mut number =
-                || parts.next().and_then(|s| s.parse::<usize>().ok()).ok_or_else(bad);
+            let name = name
+                .trim_matches(|c| matches!(c, '(' | ')' | '&'))
+                .to_owned();
+            let mut number = || {
+                parts
+                    .next()
+                    .and_then(|s| s.parse::<usize>().ok())
+                    .ok_or_else(bad)
+            };
             let (msb, lsb) = (number()?, number()?);
-            ports.push(Port { name, input, width: msb + 1 - lsb });
+            ports.push(Port {
+                name,
+                input,
+                width: msb + 1 - lsb,
+            });
         }
         Ok(ports)
     }

@@ -15,6 +15,8 @@ module hb_resolve #(
   input logic [63:0] bus_offset_i,
   /// No Snoop is honoured.
   input logic ns_honour_i,
+  /// PMA of `PmaPcie` regions: 0 I/O, 1 main memory, cacheable unless the page says otherwise.
+  input logic aperture_wb_i,
   /// Configuration of the root ports.
   input port_pkg::port_cfg_t [NumRp-1:0] rp_cfg_i,
 
@@ -51,7 +53,9 @@ module hb_resolve #(
     unique case (pbmt_i)
       2'd1: attr.mem_type = MemNc;
       2'd2: attr.mem_type = MemIo;
-      default: attr.mem_type = (pma == PmaMem) ? MemWb : MemIo;
+      default: begin
+        attr.mem_type = (pma == PmaMem || (pma == PmaPcie && aperture_wb_i)) ? MemWb : MemIo;
+      end
     endcase
     // Attr[0] is No Snoop, Attr[1] Relaxed Ordering.
     attr.snoop = attr.mem_type == MemWb && !(hdr_i[12] && ns_honour_i);

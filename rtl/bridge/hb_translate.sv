@@ -24,6 +24,8 @@ module hb_translate #(
   input logic [63:0] bus_offset_i,
   /// No Snoop is honoured.
   input logic ns_honour_i,
+  /// PMA of `PmaPcie` regions: 0 I/O, 1 main memory, cacheable unless the page says otherwise.
+  input logic aperture_wb_i,
   /// There is an IOMMU.
   input logic iommu_enable_i,
   /// Configuration of the root ports.
@@ -179,6 +181,7 @@ module hb_translate #(
     .pma_i,
     .bus_offset_i,
     .ns_honour_i,
+    .aperture_wb_i,
     .rp_cfg_i,
     .port_i(PortW'(rsp_stream[SelW-1:1])),
     .hdr_i(rsp_head.hdr),

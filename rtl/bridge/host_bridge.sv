@@ -31,6 +31,9 @@ module host_bridge #(
   input logic [63:0] bus_offset_i,
   /// Strap: No Snoop is honoured.
   input logic ns_honour_i,
+  /// Strap: PMA of `PmaPcie` regions: 0 I/O, 1 main memory, cacheable unless the page says
+  /// otherwise.
+  input logic aperture_wb_i,
   /// Strap: there is an IOMMU.
   input logic iommu_enable_i,
 
@@ -290,6 +293,7 @@ module host_bridge #(
     .pma_i,
     .bus_offset_i,
     .ns_honour_i,
+    .aperture_wb_i,
     .iommu_enable_i,
     .rp_cfg_i(rp_cfg),
     .iss_valid_i(iss_valid),

@@ -20,6 +20,9 @@ module sim_top
   input logic [63:0] bus_offset_i,
   /// Strap: No Snoop is honoured.
   input logic ns_honour_i,
+  /// Strap: PMA of `PmaPcie` regions: 0 I/O, 1 main memory, cacheable unless the page says
+  /// otherwise.
+  input logic aperture_wb_i,
   /// Strap: there is an IOMMU.
   input logic iommu_enable_i,
 
@@ -118,6 +121,7 @@ module sim_top
     .pma_i,
     .bus_offset_i,
     .ns_honour_i,
+    .aperture_wb_i,
     .iommu_enable_i,
     .rp_rx_beat_i(rp_rx_beat),
     .rp_rx_valid_i(rp_rx_valid),

@@ -62,6 +62,7 @@ pub trait Top {
 }
 
 /// Port structs generated from the models' port lists.
+#[allow(clippy::derivable_impls, reason = "generated; arrays of over 32 words have no Default")]
 pub mod ports {
     include!(concat!(env!("OUT_DIR"), "/ports.rs"));
 }
@@ -80,7 +81,12 @@ pub struct Model<T: Top> {
 // the thread's current one at every entry, and the one process-wide call (opening a trace file) is
 // behind a mutex. It is not Sync: a call needs `&mut self`.
 #[allow(unsafe_code, reason = "a model may move between threads, see SAFETY")]
-unsafe impl<T: Top> Send for Model<T> where T::In: Send, T::Out: Send {}
+unsafe impl<T: Top> Send for Model<T>
+where
+    T::In: Send,
+    T::Out: Send,
+{
+}
 
 impl<T: Top> Model<T> {
     /// Makes an instance with all inputs 0.
@@ -88,9 +94,16 @@ impl<T: Top> Model<T> {
     /// # Errors
     /// When the model was not compiled in.
     pub fn new() -> Result<Self, SimError> {
-        let model = ffi::new_model(T::PREFIX)
-            .map_err(|e| SimError { cycle: 0, message: e.what().to_owned() })?;
-        Ok(Self { input: T::In::default(), output: T::Out::default(), model, cycles: 0 })
+        let model = ffi::new_model(T::PREFIX).map_err(|e| SimError {
+            cycle: 0,
+            message: e.what().to_owned(),
+        })?;
+        Ok(Self {
+            input: T::In::default(),
+            output: T::Out::default(),
+            model,
+            cycles: 0,
+        })
     }
 
     /// Clock cycles run so far.
@@ -104,7 +117,10 @@ impl<T: Top> Model<T> {
     /// # Errors
     /// When an assertion of the RTL fails; the model must not be used further then.
     pub fn cycle(&mut self) -> Result<(), SimError> {
-        let r = self.model.pin_mut().cycle(self.input.words(), self.output.words_mut());
+        let r = self
+            .model
+            .pin_mut()
+            .cycle(self.input.words(), self.output.words_mut());
         self.cycles += 1;
         r.map_err(|e| self.error(&e))
     }
@@ -115,7 +131,10 @@ impl<T: Top> Model<T> {
     /// # Errors
     /// As [`Model::cycle`].
     pub fn run_idle(&mut self, max: u64) -> Result<u64, SimError> {
-        let r = self.model.pin_mut().run_idle(self.input.words(), self.output.words_mut(), max);
+        let r = self
+            .model
+            .pin_mut()
+            .run_idle(self.input.words(), self.output.words_mut(), max);
         match r {
             Ok(n) => {
                 self.cycles += n;
@@ -152,6 +171,9 @@ impl<T: Top> Model<T> {
     }
 
     fn error(&self, e: &cxx::Exception) -> SimError {
-        SimError { cycle: self.cycles, message: e.what().to_owned() }
+        SimError {
+            cycle: self.cycles,
+            message: e.what().to_owned(),
+        }
     }
 }

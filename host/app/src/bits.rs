@@ -12,7 +12,11 @@ pub fn get(words: &[u32], lsb: usize, width: usize) -> u64 {
         have += 32;
         next += 1;
     }
-    if width == 64 { v } else { v & ((1 << width) - 1) }
+    if width == 64 {
+        v
+    } else {
+        v & ((1 << width) - 1)
+    }
 }
 
 /// Sets `width` (up to 64) bits from bit `lsb`.

@@ -15,7 +15,10 @@ impl BufferPool {
     /// A pool over whole pages.
     #[must_use]
     pub fn new(range: Range) -> Self {
-        Self { range, used: vec![false; (range.size() / PAGE) as usize] }
+        Self {
+            range,
+            used: vec![false; (range.size() / PAGE) as usize],
+        }
     }
 
     /// Takes `pages` contiguous pages, or `None` after some failed attempts.
@@ -51,7 +54,11 @@ mod tests {
         let mut pool = BufferPool::new(Range::sized(0x1_0000, 16 * PAGE));
         let mut taken = Vec::new();
         while let Some(a) = pool.take(&mut rng, 3) {
-            assert!(taken.iter().all(|b: &PhysAddr| a.0.abs_diff(b.0) >= 3 * PAGE));
+            assert!(
+                taken
+                    .iter()
+                    .all(|b: &PhysAddr| a.0.abs_diff(b.0) >= 3 * PAGE)
+            );
             taken.push(a);
         }
         assert!(!taken.is_empty());

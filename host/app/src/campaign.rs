@@ -4,8 +4,7 @@
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use tlproof_dma::{
-    Attrs, IovaState, MapError, Profile, SgEntry, machine::Machine, p2pdma::MapType,
-    riscv::Mode,
+    Attrs, IovaState, MapError, Profile, SgEntry, machine::Machine, p2pdma::MapType, riscv::Mode,
 };
 use tlproof_pcie::{Direction, DmaAddr, PhysAddr, Range, tree::Acs};
 
@@ -55,11 +54,16 @@ pub fn setup(options: &Options) -> Setup {
         profile: options.profile,
         ..Setup::default()
     };
-    s.iommu.address_mode =
-        [Some(Mode::Sv39), Some(Mode::Sv48), Some(Mode::Sv57)].choose(&mut rng).copied().flatten();
+    s.iommu.address_mode = [Some(Mode::Sv39), Some(Mode::Sv48), Some(Mode::Sv57)]
+        .choose(&mut rng)
+        .copied()
+        .flatten();
     s.iommu.ddt_levels = Some(rng.random_range(2..=3));
     let min = rng.random_range(4..24);
-    s.machine.latency = Latency { min, max: min + rng.random_range(1..48) };
+    s.machine.latency = Latency {
+        min,
+        max: min + rng.random_range(1..48),
+    };
     s.machine.stall_one_in = [0, 4, 16, 64].choose(&mut rng).copied().unwrap_or(0);
     s.coherent = [true, rng.random_bool(0.7), rng.random_bool(0.7)];
     if rng.random_bool(0.3) {
@@ -75,9 +79,17 @@ pub fn setup(options: &Options) -> Setup {
 
 /// How a job's memory was mapped, as far as the unmap call must know.
 enum Mapped {
-    Phys { attrs: Attrs },
-    Sg { list: Vec<SgEntry> },
-    Iova { state: IovaState, links: Vec<(u64, u64)>, attrs: Attrs },
+    Phys {
+        attrs: Attrs,
+    },
+    Sg {
+        list: Vec<SgEntry>,
+    },
+    Iova {
+        state: IovaState,
+        links: Vec<(u64, u64)>,
+        attrs: Attrs,
+    },
     Bus,
 }
 
@@ -266,8 +278,14 @@ impl Campaign {
 
     fn phys_job(&mut self, f: usize, dir: Direction) -> Result<Option<Job>, MapError> {
         let size = self.size();
-        let offset = if self.rng.random_bool(0.5) { 0 } else { self.rng.random_range(0..PAGE) };
-        let Some((base, pages)) = self.buffer(offset, size) else { return Ok(None) };
+        let offset = if self.rng.random_bool(0.5) {
+            0
+        } else {
+            self.rng.random_range(0..PAGE)
+        };
+        let Some((base, pages)) = self.buffer(offset, size) else {
+            return Ok(None);
+        };
         let phys = base.offset(offset);
         let attrs = Attrs::empty();
         let dma = match self.bench.map_phys(f, phys, size, dir, attrs) {
@@ -277,7 +295,12 @@ impl Campaign {
                 return Err(e);
             }
         };
-        let mut job = self.job(f, dir, Mapped::Phys { attrs }, vec![Span { dma, len: size }]);
+        let mut job = self.job(
+            f,
+            dir,
+            Mapped::Phys { attrs },
+            vec![Span { dma, len: size }],
+        );
         job.pages.push((base, pages));
         job.runs.push((phys, size));
         Ok(Some(job))
@@ -288,7 +311,9 @@ impl Campaign {
         let mut pages = Vec::new();
         for _ in 0..self.rng.random_range(1..8) {
             let size = PAGE * self.rng.random_range(1..8);
-            let Some((base, n)) = self.buffer(0, size) else { break };
+            let Some((base, n)) = self.buffer(0, size) else {
+                break;
+            };
             pages.push((base, n));
             list.push(SgEntry::new(base, size));
         }
@@ -304,8 +329,13 @@ impl Campaign {
                 return Err(e);
             }
         };
-        let spans =
-            list[..n].iter().map(|s| Span { dma: s.dma_address, len: s.dma_length }).collect();
+        let spans = list[..n]
+            .iter()
+            .map(|s| Span {
+                dma: s.dma_address,
+                len: s.dma_length,
+            })
+            .collect();
         let runs = list.iter().map(|s| (s.phys, s.length)).collect();
         let mut job = self.job(f, dir, Mapped::Sg { list }, spans);
         job.pages = pages;
@@ -317,15 +347,23 @@ impl Campaign {
         let dev = self.bench.functions[f].dev;
         let mut runs = Vec::new();
         let mut pages = Vec::new();
-        let offset = if self.rng.random_bool(0.7) { 0 } else { self.rng.random_range(0..PAGE) };
+        let offset = if self.rng.random_bool(0.7) {
+            0
+        } else {
+            self.rng.random_range(0..PAGE)
+        };
         for i in 0..self.rng.random_range(1..6) {
             let off = if i == 0 { offset } else { 0 };
             let size = PAGE * self.rng.random_range(1..8) - off;
-            let Some((base, n)) = self.buffer(off, size) else { break };
+            let Some((base, n)) = self.buffer(off, size) else {
+                break;
+            };
             pages.push((base, n));
             runs.push((base.offset(off), size));
         }
-        let Some((first, _)) = runs.first().copied() else { return Ok(None) };
+        let Some((first, _)) = runs.first().copied() else {
+            return Ok(None);
+        };
         let total = runs.iter().map(|(_, s)| s).sum();
         let attrs = Attrs::empty();
         let Some(mut state) = self.bench.dma.dma_iova_try_alloc(dev, first, total) else {
@@ -337,15 +375,30 @@ impl Campaign {
         let mut links = Vec::new();
         let mut at = 0;
         for (phys, size) in &runs {
-            self.bench.iova_link(f, &mut state, *phys, at, *size, (dir, attrs))?;
+            self.bench
+                .iova_link(f, &mut state, *phys, at, *size, (dir, attrs))?;
             links.push((at, *size));
             at += size;
         }
         self.bench.dma.dma_iova_sync(dev, &state, 0, total)?;
         self.bench.iova_promise(f, &state, &links, attrs);
-        let spans =
-            links.iter().map(|(o, s)| Span { dma: state.addr().offset(*o), len: *s }).collect();
-        let mut job = self.job(f, dir, Mapped::Iova { state, links, attrs }, spans);
+        let spans = links
+            .iter()
+            .map(|(o, s)| Span {
+                dma: state.addr().offset(*o),
+                len: *s,
+            })
+            .collect();
+        let mut job = self.job(
+            f,
+            dir,
+            Mapped::Iova {
+                state,
+                links,
+                attrs,
+            },
+            spans,
+        );
         job.pages = pages;
         job.runs = runs;
         Ok(Some(job))
@@ -359,12 +412,22 @@ impl Campaign {
         match self.bench.peer_map_type(f, peer) {
             MapType::BusAddr => {
                 let dma = self.bench.bus_address(f, phys, size);
-                Ok(Some(self.job(f, dir, Mapped::Bus, vec![Span { dma, len: size }])))
+                Ok(Some(self.job(
+                    f,
+                    dir,
+                    Mapped::Bus,
+                    vec![Span { dma, len: size }],
+                )))
             }
             MapType::ThruHostBridge => {
                 let attrs = Attrs::MMIO;
                 let dma = self.bench.map_phys(f, phys, size, dir, attrs)?;
-                Ok(Some(self.job(f, dir, Mapped::Phys { attrs }, vec![Span { dma, len: size }])))
+                Ok(Some(self.job(
+                    f,
+                    dir,
+                    Mapped::Phys { attrs },
+                    vec![Span { dma, len: size }],
+                )))
             }
             _ => Ok(None),
         }
@@ -388,13 +451,19 @@ impl Campaign {
             {
                 let job = &mut self.jobs[j];
                 job.todo -= 1;
-                let Some(span) = job.spans.get(job.cursor.0).copied() else { break };
+                let Some(span) = job.spans.get(job.cursor.0).copied() else {
+                    break;
+                };
                 let left = span.len - job.cursor.1;
                 if left == 0 {
                     job.cursor = (job.cursor.0 + 1, 0);
                     continue;
                 }
-                let len = if self.rng.random_bool(0.4) { left } else { self.rng.random_range(1..=left) };
+                let len = if self.rng.random_bool(0.4) {
+                    left
+                } else {
+                    self.rng.random_range(1..=left)
+                };
                 let addr = span.dma.offset(job.cursor.1);
                 job.cursor.1 += len;
                 let write = match job.dir {
@@ -410,9 +479,16 @@ impl Campaign {
                 d.ido = self.rng.random_bool(0.2);
                 // A device whose DMA is coherent relies on snooping.
                 d.no_snoop = false;
-                self.bench.functions[f].engine.submit(&mut self.bench.sim, &d)?;
+                self.bench.functions[f]
+                    .engine
+                    .submit(&mut self.bench.sim, &d)?;
                 self.under_way.push((f, id, Some(j), None));
-                self.jobs[j].done.push(Transfer { dma: addr, len: len as u32, seed, write });
+                self.jobs[j].done.push(Transfer {
+                    dma: addr,
+                    len: len as u32,
+                    seed,
+                    write,
+                });
             }
         }
         Ok(())
@@ -424,7 +500,10 @@ impl Campaign {
             while self.bench.functions[f].engine.outstanding > 0 {
                 let record = self.bench.functions[f].engine.poll(&mut self.bench.sim)?;
                 let Some(record) = record else { break };
-                let Some(at) = self.under_way.iter().position(|u| u.0 == f && u.1 == record.id)
+                let Some(at) = self
+                    .under_way
+                    .iter()
+                    .position(|u| u.0 == f && u.1 == record.id)
                 else {
                     return Err(Error::Machine(format!(
                         "{}: completion record of unknown transfer {}",
@@ -474,11 +553,18 @@ impl Campaign {
                 self.bench.unmap_phys(f, s.dma, s.len, dir, *attrs);
             }
             Mapped::Sg { list } => self.bench.unmap_sg(f, list, dir, Attrs::empty()),
-            Mapped::Iova { state, links, attrs } => {
+            Mapped::Iova {
+                state,
+                links,
+                attrs,
+            } => {
                 let mapped = links.iter().map(|(_, s)| s).sum();
-                self.bench.iova_destroy(f, state, links, mapped, (dir, *attrs));
+                self.bench
+                    .iova_destroy(f, state, links, mapped, (dir, *attrs));
             }
-            Mapped::Bus => self.bench.end_bus_address(f, job.spans[0].dma, job.spans[0].len),
+            Mapped::Bus => self
+                .bench
+                .end_bus_address(f, job.spans[0].dma, job.spans[0].len),
         }
         self.compare(&job);
         self.counts.jobs += 1;
@@ -521,7 +607,9 @@ impl Campaign {
                     continue;
                 }
                 let n = ((len - at) as usize).min(want.len() - filled);
-                self.bench.sim.mem_read(phys.offset(at), &mut got[filled..filled + n]);
+                self.bench
+                    .sim
+                    .mem_read(phys.offset(at), &mut got[filled..filled + n]);
                 filled += n;
                 at = 0;
                 if filled == want.len() {
@@ -541,8 +629,14 @@ impl Campaign {
         let id = self.next_id();
         let d = Descriptor::pattern(id, write, addr, len.max(1), self.rng.random());
         let bdf = self.bench.functions[f].engine.bdf;
-        let rogue = self.bench.sim.checker.expect_rogue(bdf, addr.on_bus(), u64::from(d.len), write);
-        self.bench.functions[f].engine.submit(&mut self.bench.sim, &d)?;
+        let rogue =
+            self.bench
+                .sim
+                .checker
+                .expect_rogue(bdf, addr.on_bus(), u64::from(d.len), write);
+        self.bench.functions[f]
+            .engine
+            .submit(&mut self.bench.sim, &d)?;
         self.under_way.push((f, id, None, Some(rogue)));
         self.counts.probes += 1;
         Ok(())
@@ -552,7 +646,9 @@ impl Campaign {
     fn probe_somewhere(&mut self) -> Result<(), Error> {
         let f = self.rng.random_range(0..self.bench.functions.len());
         let one_way = self.jobs.iter().find(|j| {
-            j.function == f && j.dir == Direction::ToDevice && matches!(j.mapped, Mapped::Phys { .. })
+            j.function == f
+                && j.dir == Direction::ToDevice
+                && matches!(j.mapped, Mapped::Phys { .. })
         });
         if let Some(job) = one_way
             && self.rng.random_bool(0.5)

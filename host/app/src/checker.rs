@@ -4,7 +4,7 @@
 use tlproof_golden::{
     Promise, PromiseId, RogueId, Scoreboard, Tap, Violation,
     iommu::Status,
-    memory::{CachedMemory, Memory},
+    memory::CachedMemory,
     scoreboard::{Config, CpuRequest, Dest, MemRequest, Translated},
 };
 use tlproof_pcie::{Bdf, BusAddr, DmaAddr, Head, MemAttr, MemType, PhysAddr};
@@ -57,6 +57,8 @@ impl Checker {
             map: options.map.clone(),
             iommu: options.iommu,
             ns_honour: options.ns_honour,
+            // Without translation the attributes of the aperture are all there is.
+            aperture_wb: options.aperture_wb && options.iommu,
             capabilities: CAPABILITIES,
             blocking,
             ..Config::default()
@@ -121,11 +123,30 @@ impl Checker {
     pub fn tally(&self, t: &mut Tally, cycles: u64, map_calls: u64) {
         let stats = self.board.stats();
         for (rule, count) in stats.rules() {
-            t.check(rule.judge().name(), rule.name(), "all", count.checked, count.failed);
+            t.check(
+                rule.judge().name(),
+                rule.name(),
+                "all",
+                count.checked,
+                count.failed,
+            );
         }
-        t.check("promise", "stale read", "memory", self.stale.checked, self.stale.failed);
-        t.check("promise", "memory after unmap", "cpu", self.memory.checked, self.memory.failed);
-        t.violations.extend(self.board.violations().iter().map(violation_row));
+        t.check(
+            "promise",
+            "stale read",
+            "memory",
+            self.stale.checked,
+            self.stale.failed,
+        );
+        t.check(
+            "promise",
+            "memory after unmap",
+            "cpu",
+            self.memory.checked,
+            self.memory.failed,
+        );
+        t.violations
+            .extend(self.board.violations().iter().map(violation_row));
         t.violations.extend(self.own.iter().cloned());
         t.failed += self.failed();
         t.tlps += stats.tlps;
@@ -218,7 +239,14 @@ impl Checker {
             attr: (t.dest != 0).then_some(attr),
             status: Some(["OK", "UR", "CA", "?"][usize::from(t.status & 3)]),
         };
-        self.row(before, Tap::Translate(t.port), (id.0, cycle), &t.head, &[], &extra);
+        self.row(
+            before,
+            Tap::Translate(t.port),
+            (id.0, cycle),
+            &t.head,
+            &[],
+            &extra,
+        );
         if let (Some(sink), Some(q)) = (&self.sink, self.entered.get_mut(usize::from(t.port)))
             && let Some(at) = q.iter().position(|e| e.0 == t.head.hdr[1])
             && let Some((_, since)) = q.remove(at)
@@ -255,7 +283,10 @@ impl Checker {
         }
         if !r.from_iommu {
             let head = r.head();
-            let extra = Extra { attr: Some(attr), ..Extra::default() };
+            let extra = Extra {
+                attr: Some(attr),
+                ..Extra::default()
+            };
             self.row(before, Tap::Memory, (id.0, cycle), &head, data, &extra);
         }
     }
@@ -280,8 +311,12 @@ impl Checker {
         let mut coherent = [0; 4096];
         let coherent = &mut coherent[..data.len().min(4096)];
         let addr = PhysAddr(r.addr);
-        if mem.read(addr, coherent).is_ok() && coherent != &data[..coherent.len()] {
-            let at = coherent.iter().zip(data).position(|(a, b)| a != b).unwrap_or(0);
+        if mem.read_written(addr, coherent).is_ok() && coherent != &data[..coherent.len()] {
+            let at = coherent
+                .iter()
+                .zip(data)
+                .position(|(a, b)| a != b)
+                .unwrap_or(0);
             self.stale.failed += 1;
             self.own.push(ViolationRow {
                 cycle,
@@ -289,11 +324,16 @@ impl Checker {
                 rule: "stale read".to_owned(),
                 judge: "promise".to_owned(),
                 field: "data".to_owned(),
-                expected: format!("{:#04x} at {:#x}, as the CPU wrote it", coherent[at], addr.offset(at as u64)),
+                expected: format!(
+                    "{:#04x} at {:#x}, as the CPU wrote it",
+                    coherent[at],
+                    addr.offset(at as u64)
+                ),
                 got: format!("{:#04x}", data[at]),
-                clause: "DMA API: a buffer is clean in memory while the device owns it, unless the \
+                clause:
+                    "DMA API: a buffer is clean in memory while the device owns it, unless the \
                          device snoops"
-                    .to_owned(),
+                        .to_owned(),
                 story: vec![format!(
                     "read by {} tag {:#x}, attributes {:?}",
                     Bdf(r.requester),
@@ -308,7 +348,9 @@ impl Checker {
     /// The CPU looks at what a device wrote, after the mapping ended.
     pub fn compare_memory(&mut self, cycle: u64, dma: DmaAddr, want: &[u8], got: &[u8]) {
         self.memory.checked += 1;
-        let Some(at) = want.iter().zip(got).position(|(a, b)| a != b) else { return };
+        let Some(at) = want.iter().zip(got).position(|(a, b)| a != b) else {
+            return;
+        };
         self.memory.failed += 1;
         self.own.push(ViolationRow {
             cycle,
@@ -316,7 +358,11 @@ impl Checker {
             rule: "memory after unmap".to_owned(),
             judge: "promise".to_owned(),
             field: "data".to_owned(),
-            expected: format!("{:#04x}, as the device wrote it to {:#x}", want[at], dma.offset(at as u64)),
+            expected: format!(
+                "{:#04x}, as the device wrote it to {:#x}",
+                want[at],
+                dma.offset(at as u64)
+            ),
             got: format!("{:#04x}", got[at]),
             clause: "DMA API: after unmap the CPU owns the buffer and sees what the device wrote"
                 .to_owned(),
@@ -325,8 +371,25 @@ impl Checker {
     }
 
     /// A CPU request is about to be made.
-    pub fn cpu_request(&mut self, cycle: u64, config: bool, write: bool, addr: u64, be: u8, data: u64) {
-        self.board.cpu_request(cycle, &CpuRequest { write, config, addr, be, data });
+    pub fn cpu_request(
+        &mut self,
+        cycle: u64,
+        config: bool,
+        write: bool,
+        addr: u64,
+        be: u8,
+        data: u64,
+    ) {
+        self.board.cpu_request(
+            cycle,
+            &CpuRequest {
+                write,
+                config,
+                addr,
+                be,
+                data,
+            },
+        );
     }
 
     /// A configuration write has completed.

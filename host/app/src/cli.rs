@@ -189,11 +189,15 @@ impl MachineArgs {
                 map.msi.last
             ));
         }
-        if !map.aperture.base.0.is_multiple_of(1 << 20) || !map.aperture.size().is_multiple_of(1 << 20) {
+        if !map.aperture.base.0.is_multiple_of(1 << 20)
+            || !map.aperture.size().is_multiple_of(1 << 20)
+        {
             return Err("--aperture must start and end on a multiple of 1 MiB (0x100000)".into());
         }
         if !map.bus_offset.is_multiple_of(1 << 20) || map.bus_offset > map.aperture.base.0 {
-            return Err("--bus-offset must be a multiple of 1 MiB and not above the aperture".into());
+            return Err(
+                "--bus-offset must be a multiple of 1 MiB and not above the aperture".into(),
+            );
         }
         Ok(map)
     }
@@ -216,7 +220,10 @@ fn parse_range(s: &str) -> Result<Range, String> {
     }
     let last = base.checked_add(size - 1).filter(|l| *l < 1 << 56);
     let last = last.ok_or("the range ends above the 56-bit physical address space")?;
-    Ok(Range { base: PhysAddr(base), last: PhysAddr(last) })
+    Ok(Range {
+        base: PhysAddr(base),
+        last: PhysAddr(last),
+    })
 }
 
 #[cfg(test)]
@@ -231,8 +238,18 @@ mod tests {
 
     #[test]
     fn ranges() {
-        assert_eq!(parse_range("0x1000+0x10").unwrap(), Range::sized(0x1000, 0x10));
-        for bad in ["", "1", "0x1000+0", "0xffffffffffffffff+2", "0x100000000000000+1", "z+1"] {
+        assert_eq!(
+            parse_range("0x1000+0x10").unwrap(),
+            Range::sized(0x1000, 0x10)
+        );
+        for bad in [
+            "",
+            "1",
+            "0x1000+0",
+            "0xffffffffffffffff+2",
+            "0x100000000000000+1",
+            "z+1",
+        ] {
             assert!(parse_range(bad).is_err(), "{bad}");
         }
     }

@@ -128,7 +128,12 @@ impl Endpoint {
     /// The endpoint whose BAR0 and BAR2 are at these physical addresses.
     #[must_use]
     pub fn new(bdf: Bdf, regs: PhysAddr, memory: PhysAddr) -> Self {
-        Self { bdf, regs, memory, outstanding: 0 }
+        Self {
+            bdf,
+            regs,
+            memory,
+            outstanding: 0,
+        }
     }
 
     /// Queues a transfer.
@@ -163,7 +168,10 @@ impl Endpoint {
             7 => None,
             s => Some(CplStatus::from_bits(s)),
         };
-        Ok(Some(Completion { id: v as u16, status }))
+        Ok(Some(Completion {
+            id: v as u16,
+            status,
+        }))
     }
 
     /// Completions that the device received and could not use.

@@ -219,7 +219,12 @@ impl ReadQueue {
             let to_line = 64 - (read.addr as usize + from) % 64;
             let lines = rng.random_range(0..=self.max_chunk / 64 - 1);
             let to = from + left.min((to_line + 64 * lines).min(self.max_chunk));
-            self.current = Some(Chunk { read, from, to, at: from });
+            self.current = Some(Chunk {
+                read,
+                from,
+                to,
+                at: from,
+            });
         }
         let c = self.current.as_ref()?;
         let end = c.to.min(c.at + BEAT_BYTES);
@@ -238,13 +243,18 @@ impl ReadQueue {
             | u32::from(last) << 21
             | u32::from(eop) << 22
             | u32::from(c.at == c.from) << 23;
-        Some(Beat { words, tag: c.read.tag })
+        Some(Beat {
+            words,
+            tag: c.read.tag,
+        })
     }
 
     /// The offered beat was taken. Returns the tag, the bytes of its chunk, whether it was an
     /// error and whether it was the read's last chunk, once the chunk is complete.
     pub fn accepted(&mut self, mut done: impl FnMut(u8, &[u8], bool, bool)) {
-        let Some(mut c) = self.current.take() else { return };
+        let Some(mut c) = self.current.take() else {
+            return;
+        };
         c.at = c.to.min(c.at + BEAT_BYTES);
         if c.at < c.to {
             self.current = Some(c);

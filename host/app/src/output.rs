@@ -12,8 +12,19 @@ use crate::{
 
 /// Names of the taps, which are also the interfaces of the capture.
 const TAPS: [&str; 13] = [
-    "ep0.tx", "ep1.tx", "ep2.tx", "ep0.rx", "ep1.rx", "ep2.rx", "rp0.rx", "rp1.rx", "rp0.tx",
-    "rp1.tx", "rp0.translate", "rp1.translate", "memory",
+    "ep0.tx",
+    "ep1.tx",
+    "ep2.tx",
+    "ep0.rx",
+    "ep1.rx",
+    "ep2.rx",
+    "rp0.rx",
+    "rp1.rx",
+    "rp0.tx",
+    "rp1.tx",
+    "rp0.translate",
+    "rp1.translate",
+    "memory",
 ];
 
 fn tap_index(tap: Tap) -> usize {
@@ -99,7 +110,10 @@ impl Sink {
     pub fn create(dir: &ResultDir, capture: bool) -> Result<SharedSink, report::Error> {
         let capture = if capture {
             let path = dir.partial().join("trace.pcapng");
-            let io = |source| report::Error::Io { path: path.clone(), source };
+            let io = |source| report::Error::Io {
+                path: path.clone(),
+                source,
+            };
             let file = BufWriter::new(File::create(&path).map_err(io)?);
             Some(pcapng::Writer::new(file, &TAPS).map_err(io)?)
         } else {
@@ -137,7 +151,11 @@ impl Sink {
         self.last = (self.last.0.max(tlp), self.last.1.max(cycle));
         let cpl = h.is_cpl();
         let length = if cpl {
-            if h.has_data() { u32::from(h.len_dw()) * 4 } else { 0 }
+            if h.has_data() {
+                u32::from(h.len_dw()) * 4
+            } else {
+                0
+            }
         } else if h.is_mem() {
             h.byte_span().1 as u32
         } else {
@@ -170,7 +188,9 @@ impl Sink {
             mem_type: extra.attr.map(|a| a.mem_type.name()),
             snoop: extra.attr.map(|a| a.snoop),
             strong_order: extra.attr.map(|a| a.strong_order),
-            status: extra.status.or_else(|| cpl.then(|| status_name(h.status()))),
+            status: extra
+                .status
+                .or_else(|| cpl.then(|| status_name(h.status()))),
             verdict: if ok { "ok" } else { "violation" },
         };
         if let Err(e) = self.tlps.push(&row) {
@@ -179,7 +199,10 @@ impl Sink {
         if let Some(c) = &mut self.capture
             && let Err(source) = c.tlp(tap_index(tap) as u32, cycle, h, payload)
         {
-            self.error = Some(report::Error::Io { path: "trace.pcapng".into(), source });
+            self.error = Some(report::Error::Io {
+                path: "trace.pcapng".into(),
+                source,
+            });
         }
     }
 
@@ -214,7 +237,10 @@ impl Sink {
             return Err(e);
         }
         if let Some(c) = self.capture {
-            c.finish().map_err(|source| report::Error::Io { path: "trace.pcapng".into(), source })?;
+            c.finish().map_err(|source| report::Error::Io {
+                path: "trace.pcapng".into(),
+                source,
+            })?;
         }
         Ok(self.tlps)
     }

@@ -26,7 +26,10 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// When the writer fails.
     pub fn new(out: W, interfaces: &[&str]) -> io::Result<Self> {
-        let mut w = Self { out, block: Vec::new() };
+        let mut w = Self {
+            out,
+            block: Vec::new(),
+        };
         w.block.extend(0x1a2b_3c4du32.to_le_bytes());
         w.block.extend(1u16.to_le_bytes());
         w.block.extend(0u16.to_le_bytes());
@@ -49,10 +52,22 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     /// When the writer fails.
-    pub fn tlp(&mut self, interface: u32, cycle: u64, head: &Head, payload: &[u8]) -> io::Result<()> {
+    pub fn tlp(
+        &mut self,
+        interface: u32,
+        cycle: u64,
+        head: &Head,
+        payload: &[u8],
+    ) -> io::Result<()> {
         let dws = if head.is_4dw() { 4 } else { 3 };
         let len = (usize::from(head.pfx.is_some()) + dws) * 4 + payload.len();
-        for v in [interface, (cycle >> 32) as u32, cycle as u32, len as u32, len as u32] {
+        for v in [
+            interface,
+            (cycle >> 32) as u32,
+            cycle as u32,
+            len as u32,
+            len as u32,
+        ] {
             self.block.extend(v.to_le_bytes());
         }
         for dw in head.pfx.iter().chain(&head.hdr[..dws]) {
@@ -115,11 +130,17 @@ mod tests {
     #[test]
     fn blocks_are_well_formed() {
         let mut w = Writer::new(Vec::new(), &["ep0 tx", "rp0 rx"]).unwrap();
-        let head = Head { hdr: [0x4000_0001, 0x0100_000f, 0x8000_0000, 0], pfx: Some(0x9100_0001) };
+        let head = Head {
+            hdr: [0x4000_0001, 0x0100_000f, 0x8000_0000, 0],
+            pfx: Some(0x9100_0001),
+        };
         w.tlp(1, 0x1_0000_0002, &head, &[1, 2, 3, 4]).unwrap();
         let b = blocks(&w.finish().unwrap());
         let kinds: Vec<u32> = b.iter().map(|(k, _)| *k).collect();
-        assert_eq!(kinds, [SECTION_HEADER, INTERFACE, INTERFACE, ENHANCED_PACKET]);
+        assert_eq!(
+            kinds,
+            [SECTION_HEADER, INTERFACE, INTERFACE, ENHANCED_PACKET]
+        );
         let packet = &b[3].1;
         assert_eq!(packet[..12], [1, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0]);
         assert_eq!(packet[12], 20);

@@ -28,6 +28,9 @@ pub struct Options {
     pub iommu: bool,
     /// The bridge honours No Snoop.
     pub ns_honour: bool,
+    /// The physical memory attributes of the PCIe aperture are those of main memory, so that only
+    /// the page table tells device memory from cacheable memory.
+    pub aperture_wb: bool,
     /// Latency of reads at the memory port, in cycles.
     pub latency: Latency,
     /// The memory port refuses a request in one of this many cycles; 0 never.
@@ -55,6 +58,7 @@ impl Default for Options {
             map: MemoryMap::default(),
             iommu: true,
             ns_honour: true,
+            aperture_wb: true,
             latency: Latency { min: 8, max: 40 },
             stall_one_in: 16,
             seed: 1,
@@ -120,6 +124,9 @@ impl Simulation {
         taps::set_pma(model.input.pma_i(), &options.map);
         model.input.set_bus_offset_i(options.map.bus_offset);
         model.input.set_ns_honour_i(options.ns_honour);
+        model
+            .input
+            .set_aperture_wb_i(options.aperture_wb && options.iommu);
         model.input.set_iommu_enable_i(options.iommu);
         model.input.set_rst_ni(false);
         for _ in 0..8 {
@@ -162,7 +169,9 @@ impl Simulation {
 
     /// Opens and closes the waves at the ends of their window.
     fn waves(&mut self) -> Result<(), SimError> {
-        let Some(w) = &self.options.waves else { return Ok(()) };
+        let Some(w) = &self.options.waves else {
+            return Ok(());
+        };
         let now = self.model.cycles();
         if now >= w.until {
             self.model.trace_close();
@@ -356,7 +365,8 @@ impl Simulation {
         if fires != 0 {
             for (i, a) in self.ep_rx.iter_mut().enumerate() {
                 if fires >> i & 1 != 0 && a.push(out.ep_rx_beat_o(), i).1 {
-                    self.checker.ep_rx(&self.memory, cycle, i as u8, &a.head, a.payload());
+                    self.checker
+                        .ep_rx(&self.memory, cycle, i as u8, &a.head, a.payload());
                 }
             }
         }
@@ -373,7 +383,9 @@ impl Simulation {
             }
             self.write = Some((request, self.reads.buffer(0)));
         }
-        let Some((request, data)) = &mut self.write else { return };
+        let Some((request, data)) = &mut self.write else {
+            return;
+        };
         let words: &[u32; BEAT_WORDS] = out.mem_req_wdata_o();
         let left = usize::from(request.len_dw) * 4 - data.len();
         for w in &words[..left.min(BEAT_BYTES).div_ceil(4)] {
@@ -423,7 +435,9 @@ impl Simulation {
             self.iommu_write(addr, data);
         }
         // Inside DRAM there are no faults.
-        let _ = self.memory.device_write(addr, data, strobe.as_deref(), snoop);
+        let _ = self
+            .memory
+            .device_write(addr, data, strobe.as_deref(), snoop);
     }
 
     /// The architecture judge keeps the history of words that the IOMMU may read.
@@ -439,7 +453,8 @@ impl Simulation {
 
     /// Compares what the CPU sees with what a device wrote.
     pub fn compare_memory(&mut self, dma: DmaAddr, want: &[u8], got: &[u8]) {
-        self.checker.compare_memory(self.model.cycles(), dma, want, got);
+        self.checker
+            .compare_memory(self.model.cycles(), dma, want, got);
     }
 
     /// Tells the checker that nothing is under way; `faults` is what the fault queue held.
@@ -475,14 +490,20 @@ impl Simulation {
             }
             if self.model.cycles() >= end {
                 let message = "the CPU port did not answer".to_owned();
-                self.failure = Some(SimError { cycle: self.model.cycles(), message });
+                self.failure = Some(SimError {
+                    cycle: self.model.cycles(),
+                    message,
+                });
             }
         }
     }
 
     fn iommu_offset(&self, addr: PhysAddr) -> Option<u16> {
         let base = self.iommu_registers?;
-        addr.0.checked_sub(base.0).filter(|o| *o < 0x1000).map(|o| o as u16)
+        addr.0
+            .checked_sub(base.0)
+            .filter(|o| *o < 0x1000)
+            .map(|o| o as u16)
     }
 }
 
@@ -493,15 +514,25 @@ fn lanes(addr: u64, size: u8) -> (u8, u32) {
 }
 
 fn mask(size: u8) -> u64 {
-    if size >= 8 { u64::MAX } else { (1 << (8 * u32::from(size))) - 1 }
+    if size >= 8 {
+        u64::MAX
+    } else {
+        (1 << (8 * u32::from(size))) - 1
+    }
 }
 
 impl ConfigSpace for Simulation {
     fn config_read(&mut self, bdf: Bdf, reg: u16, size: u8) -> Result<u32, AccessError> {
         let addr = u64::from(bdf.0) << 12 | u64::from(reg & 0xfff);
         let (be, shift) = lanes(addr, size);
-        let request =
-            CpuRequest { write: false, config: true, addr, be, data: 0, accepted: false };
+        let request = CpuRequest {
+            write: false,
+            config: true,
+            addr,
+            be,
+            data: 0,
+            accepted: false,
+        };
         let v = self.cpu_access(request)?;
         Ok((v >> shift & mask(size)) as u32)
     }
@@ -516,7 +547,14 @@ impl ConfigSpace for Simulation {
         let addr = u64::from(bdf.0) << 12 | u64::from(reg & 0xfff);
         let (be, shift) = lanes(addr, size);
         let data = u64::from(value) << shift;
-        self.cpu_access(CpuRequest { write: true, config: true, addr, be, data, accepted: false })?;
+        self.cpu_access(CpuRequest {
+            write: true,
+            config: true,
+            addr,
+            be,
+            data,
+            accepted: false,
+        })?;
         self.checker.config_written(bdf, reg, size, value);
         Ok(())
     }
@@ -529,8 +567,14 @@ impl Machine for Simulation {
 
     fn mmio_read(&mut self, addr: PhysAddr, size: u8) -> Result<u64, AccessError> {
         let (be, shift) = lanes(addr.0, size);
-        let request =
-            CpuRequest { write: false, config: false, addr: addr.0, be, data: 0, accepted: false };
+        let request = CpuRequest {
+            write: false,
+            config: false,
+            addr: addr.0,
+            be,
+            data: 0,
+            accepted: false,
+        };
         let v = self.cpu_access(request)? >> shift & mask(size);
         if let Some(offset) = self.iommu_offset(addr) {
             self.checker.register_read(offset, size, v);
@@ -542,7 +586,8 @@ impl Machine for Simulation {
         let (be, shift) = lanes(addr.0, size);
         // The model learns of a register write before the hardware acts on it.
         if let Some(offset) = self.iommu_offset(addr) {
-            self.checker.register_written(&self.memory, offset, size, value & mask(size));
+            self.checker
+                .register_written(&self.memory, offset, size, value & mask(size));
         }
         let request = CpuRequest {
             write: true,

@@ -47,7 +47,11 @@ impl Assembly {
 
     /// The payload, whole DWs.
     pub fn payload(&self) -> &[u8] {
-        let len = if self.head.has_data() { usize::from(self.head.len_dw()) * 4 } else { 0 };
+        let len = if self.head.has_data() {
+            usize::from(self.head.len_dw()) * 4
+        } else {
+            0
+        };
         &self.payload[..len.min(self.payload.len())]
     }
 }
@@ -57,7 +61,10 @@ pub fn head(words: &[u32], lsb: usize) -> Head {
     let mut w = [0; 5];
     bits::copy(words, lsb, &mut w);
     let pfx = (bits::get(words, lsb + 160, 1) != 0).then_some(w[4]);
-    Head { hdr: [w[0], w[1], w[2], w[3]], pfx }
+    Head {
+        hdr: [w[0], w[1], w[2], w[3]],
+        pfx,
+    }
 }
 
 /// A request as it leaves the translation stage (`tr_tap_t`).

@@ -127,7 +127,10 @@ pub struct Testbench {
 /// See [`Error`].
 pub fn bring_up_tree(sim: &mut Simulation, acs: Acs) -> Result<Tree, Error> {
     let map = sim.options().map.clone();
-    let options = enumerate::Options { acs, ..enumerate::Options::default() };
+    let options = enumerate::Options {
+        acs,
+        ..enumerate::Options::default()
+    };
     let tree = enumerate(sim, &map, &options);
     if let Some(e) = sim.failure() {
         return Err(e.clone().into());
@@ -154,7 +157,9 @@ impl Testbench {
             let node = tree
                 .find(IOMMU)
                 .ok_or_else(|| Error::Machine("no IOMMU at 00:01.0".to_owned()))?;
-            let bar = node.bar(0).ok_or_else(|| Error::Machine("the IOMMU has no BAR".into()))?;
+            let bar = node
+                .bar(0)
+                .ok_or_else(|| Error::Machine("the IOMMU has no BAR".into()))?;
             sim.set_iommu_registers(bar.phys);
             let pool = PagePool::new(tables);
             Some(RiscvIommu::probe(&mut sim, bar.phys, pool, &setup.iommu)?)
@@ -167,10 +172,16 @@ impl Testbench {
         dma.set_pages(Box::new(PagePool::new(coherent)));
 
         let mut functions = Vec::new();
-        let nodes: Vec<_> = tree.find_id(ENDPOINT_ID.0, ENDPOINT_ID.1).cloned().collect();
+        let nodes: Vec<_> = tree
+            .find_id(ENDPOINT_ID.0, ENDPOINT_ID.1)
+            .cloned()
+            .collect();
         for (i, node) in nodes.iter().enumerate() {
             let (Some(regs), Some(memory)) = (node.bar(0), node.bar(2)) else {
-                return Err(Error::Machine(format!("{}: BAR 0 or 2 is missing", node.bdf)));
+                return Err(Error::Machine(format!(
+                    "{}: BAR 0 or 2 is missing",
+                    node.bdf
+                )));
             };
             let mut device = Device::new(node.bdf);
             device.coherent = setup.coherent[i];
@@ -182,10 +193,17 @@ impl Testbench {
                 pages: true,
             });
             let engine = Endpoint::new(node.bdf, regs.phys, memory.phys);
-            functions.push(Function { engine, dev, provider });
+            functions.push(Function {
+                engine,
+                dev,
+                provider,
+            });
         }
         if functions.len() != 3 {
-            return Err(Error::Machine(format!("{} endpoints found instead of 3", functions.len())));
+            return Err(Error::Machine(format!(
+                "{} endpoints found instead of 3",
+                functions.len()
+            )));
         }
         Ok(Self {
             sim,
@@ -212,7 +230,9 @@ impl Testbench {
     ) -> Result<DmaAddr, MapError> {
         let dev = self.functions[f].dev;
         self.calls += 1;
-        let dma = self.dma.dma_map_phys(&mut self.sim, dev, phys, size, dir, attrs)?;
+        let dma = self
+            .dma
+            .dma_map_phys(&mut self.sim, dev, phys, size, dir, attrs)?;
         let call = format!(
             "dma_map_phys({}, phys={phys:#x}, size={size}, dir={}, attrs={attrs}) = {dma:#x}",
             self.functions[f].engine.bdf,
@@ -227,7 +247,8 @@ impl Testbench {
         let dev = self.functions[f].dev;
         self.calls += 1;
         let ending = self.revoke_begin(dev, dma, size);
-        self.dma.dma_unmap_phys(&mut self.sim, dev, dma, size, dir, attrs);
+        self.dma
+            .dma_unmap_phys(&mut self.sim, dev, dma, size, dir, attrs);
         self.revoke_end(ending);
     }
 
@@ -292,11 +313,18 @@ impl Testbench {
     ) -> Result<(), MapError> {
         let dev = self.functions[f].dev;
         self.calls += 1;
-        self.dma.dma_iova_link(&mut self.sim, dev, state, phys, offset, size, dir, attrs)
+        self.dma
+            .dma_iova_link(&mut self.sim, dev, state, phys, offset, size, dir, attrs)
     }
 
     /// Enters the linked ranges of a state in the ledger, one promise a link.
-    pub fn iova_promise(&mut self, f: usize, state: &IovaState, links: &[(u64, u64)], attrs: Attrs) {
+    pub fn iova_promise(
+        &mut self,
+        f: usize,
+        state: &IovaState,
+        links: &[(u64, u64)],
+        attrs: Attrs,
+    ) {
         let dev = self.functions[f].dev;
         for (offset, size) in links {
             let dma = state.addr().offset(*offset);
@@ -324,7 +352,8 @@ impl Testbench {
         for (offset, size) in links {
             ending.extend(self.revoke_begin(dev, state.addr().offset(*offset), *size));
         }
-        self.dma.dma_iova_destroy(&mut self.sim, dev, state, mapped, dir, attrs);
+        self.dma
+            .dma_iova_destroy(&mut self.sim, dev, state, mapped, dir, attrs);
         self.revoke_end(ending);
     }
 
@@ -353,7 +382,10 @@ impl Testbench {
             via_iommu: false,
             call: format!("bus address of {phys:#x}, size={size}, for {bdf}"),
         });
-        self.promises.entry((dev, dma.0, size)).or_default().push(id);
+        self.promises
+            .entry((dev, dma.0, size))
+            .or_default()
+            .push(id);
         dma
     }
 
@@ -368,7 +400,9 @@ impl Testbench {
 
     /// Enters the mapping that a call has just made.
     pub fn promise(&mut self, dev: DeviceId, dma: DmaAddr, call: String) {
-        let Some(m) = self.dma.describe(dev, dma) else { return };
+        let Some(m) = self.dma.describe(dev, dma) else {
+            return;
+        };
         let id = self.sim.checker.promise(Promise {
             device: m.device,
             dma: m.dma,
@@ -390,7 +424,10 @@ impl Testbench {
             via_iommu: m.domain.is_some(),
             call,
         });
-        self.promises.entry((dev, m.dma.0, m.size)).or_default().push(id);
+        self.promises
+            .entry((dev, m.dma.0, m.size))
+            .or_default()
+            .push(id);
     }
 
     /// Marks the promise at `dma` as ending.
@@ -401,7 +438,9 @@ impl Testbench {
         size: u64,
     ) -> Vec<(Option<Mapping>, PromiseId)> {
         let key = (dev, dma.0, size);
-        let Some(ids) = self.promises.get_mut(&key) else { return Vec::new() };
+        let Some(ids) = self.promises.get_mut(&key) else {
+            return Vec::new();
+        };
         let id = ids.remove(0);
         if ids.is_empty() {
             self.promises.remove(&key);
@@ -472,7 +511,10 @@ impl Testbench {
 /// The pre-series and intended profiles use Svpbmt; a stock 7.2 kernel refuses it.
 fn with_svpbmt(mut config: Config, setup: &Setup) -> Config {
     if !setup.iommu.svpbmt {
-        config.quirks = Quirks { svpbmt_refused: false, ..config.quirks };
+        config.quirks = Quirks {
+            svpbmt_refused: false,
+            ..config.quirks
+        };
     }
     config
 }

@@ -5,7 +5,10 @@ use std::{fs, process::Command};
 use tempfile::tempdir;
 
 fn tlproof(args: &[&str]) -> (Option<i32>, String, String) {
-    let r = Command::new(env!("CARGO_BIN_EXE_tlproof")).args(args).output().expect("it starts");
+    let r = Command::new(env!("CARGO_BIN_EXE_tlproof"))
+        .args(args)
+        .output()
+        .expect("it starts");
     let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
     (r.status.code(), text(&r.stdout), text(&r.stderr))
 }
@@ -20,8 +23,12 @@ fn refused(args: &[&str], says: &str) {
 
 #[test]
 fn help_and_version() {
-    for command in [vec!["--help"], vec!["run", "--help"], vec!["replay", "--help"], vec!["--version"]]
-    {
+    for command in [
+        vec!["--help"],
+        vec!["run", "--help"],
+        vec!["replay", "--help"],
+        vec!["--version"],
+    ] {
         let (code, out, _) = tlproof(&command);
         assert_eq!(code, Some(0));
         assert!(out.contains("tlproof"), "{out}");
@@ -50,7 +57,10 @@ fn impossible_topologies() {
     refused(&["tree", "--aperture", "0x40000000+0x100000"], "aperture");
     refused(&["tree", "--aperture", "0x80000000+0x10000000"], "overlaps");
     refused(&["tree", "--aperture", "0x40000000+0"], "size is 0");
-    refused(&["tree", "--aperture", "0xffffffffffffffff+0x100000"], "56-bit");
+    refused(
+        &["tree", "--aperture", "0xffffffffffffffff+0x100000"],
+        "56-bit",
+    );
     refused(&["tree", "--aperture", "0x40000400+0x100000"], "1 MiB");
     refused(&["tree", "--bus-offset", "0x50000000"], "--bus-offset");
 }
@@ -63,14 +73,26 @@ fn unreadable_traces() {
     refused(&["replay", name], "x.trace");
     fs::write(&path, "").unwrap();
     refused(&["replay", name], "no events");
-    refused(&["replay", dir.path().to_str().unwrap()], dir.path().to_str().unwrap());
+    refused(
+        &["replay", dir.path().to_str().unwrap()],
+        dir.path().to_str().unwrap(),
+    );
 }
 
 #[test]
 fn results_that_cannot_be_written() {
-    refused(&["run", "--tlps", "10", "--out", "/proc/no/such"], "/proc/no");
+    refused(
+        &["run", "--tlps", "10", "--out", "/proc/no/such"],
+        "/proc/no",
+    );
     let dir = tempdir().unwrap();
     fs::write(dir.path().join("mine.txt"), "keep me").unwrap();
-    refused(&["run", "--tlps", "10", "--out", dir.path().to_str().unwrap()], "holds no results");
-    assert_eq!(fs::read_to_string(dir.path().join("mine.txt")).unwrap(), "keep me");
+    refused(
+        &["run", "--tlps", "10", "--out", dir.path().to_str().unwrap()],
+        "holds no results",
+    );
+    assert_eq!(
+        fs::read_to_string(dir.path().join("mine.txt")).unwrap(),
+        "keep me"
+    );
 }

@@ -525,6 +525,14 @@ impl Fabric {
         (below(at), arrived)
     }
 
+    /// Whether an address lies in a BAR of an endpoint other than `endpoint`.
+    pub fn is_peer_bar(&self, endpoint: u8, addr: u64) -> bool {
+        self.endpoints.iter().enumerate().any(|(n, e)| {
+            n != usize::from(endpoint)
+                && (e.bar(2, self.topology.bars[1], addr) || e.bar(0, self.topology.bars[0], addr))
+        })
+    }
+
     /// How an endpoint must answer a memory read.
     pub fn endpoint_answer(&self, endpoint: u8, head: &Head) -> Answer {
         let config = &self.endpoints[usize::from(endpoint)];

@@ -364,6 +364,27 @@ impl CachedMemory {
     }
 }
 
+impl CachedMemory {
+    /// What was written last: DRAM under the dirty lines of the CPUs. A clean line that a device
+    /// has overtaken does not count.
+    ///
+    /// # Errors
+    /// Not all of the bytes are main memory.
+    pub fn read_written(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), AccessFault> {
+        self.device_read(addr, buf, false)?;
+        let last = addr.0 + buf.len() as u64;
+        for number in addr.0 / LINE..last.div_ceil(LINE) {
+            let Some(line) = self.lines.get(&number).filter(|l| l.dirty) else {
+                continue;
+            };
+            let (from, to) = ((number * LINE).max(addr.0), ((number + 1) * LINE).min(last));
+            buf[(from - addr.0) as usize..(to - addr.0) as usize]
+                .copy_from_slice(&line.data[(from % LINE) as usize..][..(to - from) as usize]);
+        }
+        Ok(())
+    }
+}
+
 impl Memory for CachedMemory {
     fn read(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), AccessFault> {
         self.device_read(addr, buf, true)

@@ -24,6 +24,8 @@ pub struct Config {
     pub iommu: bool,
     /// The bridge honours No Snoop.
     pub ns_honour: bool,
+    /// The physical memory attributes of the PCIe aperture are those of main memory.
+    pub aperture_wb: bool,
     /// The tree of ports and endpoints.
     pub topology: Topology,
     /// What the fabric's specifications leave open.
@@ -48,6 +50,7 @@ impl Default for Config {
             map: MemoryMap::default(),
             iommu: true,
             ns_honour: true,
+            aperture_wb: false,
             topology: Topology::default(),
             fabric: FabricChoices::default(),
             capabilities: 56 << 32 | 1 << 15 | 1 << 9 | 0x10,
@@ -496,7 +499,11 @@ impl Scoreboard {
         let got = format!("{kind} of {first:#x} (+{len} bytes)");
         self.violate_promise(
             Rule::PromiseRequest,
-            why.field,
+            if why.call.is_none() && self.fabric.is_peer_bar(n, first) {
+                "peer"
+            } else {
+                why.field
+            },
             why.expected,
             got,
             "the device may use what is mapped for it, while it is mapped",
@@ -1051,7 +1058,12 @@ impl Scoreboard {
             (Dest::Memory, MemType::Device)
         } else if map.aperture.contains(addr, 1) {
             let port = self.fabric.root_port_for(map.to_bus(addr).0);
-            (port.map_or(Dest::None, Dest::Peer), MemType::Device)
+            let pma = if self.config.aperture_wb {
+                MemType::WriteBack
+            } else {
+                MemType::Device
+            };
+            (port.map_or(Dest::None, Dest::Peer), pma)
         } else {
             return (Dest::None, None);
         };

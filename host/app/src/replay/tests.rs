@@ -27,8 +27,9 @@ use super::{
     traffic,
 };
 use crate::{
+    checker::Checker,
     endpoint::{Completion, Descriptor, pattern_bytes},
-    testbench::Error,
+    testbench::{Error, Setup},
     trace::Capture,
 };
 
@@ -740,4 +741,38 @@ fn an_open_iommu_is_found_by_probes() {
     assert_eq!((good.fake.leaked, good.fake.wrong), (0, 0));
     let open = replay(&path, Profile::Intended, Defect::Open);
     assert!(open.fake.leaked > 0);
+}
+
+/// A bundled capture on the simulated hardware.
+fn simulate(name: &str, profile: Profile) -> super::Outcome {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces");
+    let path = dir.join(format!("{name}.trace.gz"));
+    let checker = |s: &Setup, blocking: bool| Checker::new(&s.machine, blocking, None, 100);
+    super::replay(&path, 1, profile, checker, |_| {}).unwrap()
+}
+
+#[test]
+fn the_hardware_keeps_the_promises_of_a_trace() {
+    for name in ["nvme-p2p-bridge-iommu", "e1000e-iommu", "net-swiotlb"] {
+        let o = simulate(name, Profile::Intended);
+        let first = o.bench.sim.checker.violations().first();
+        assert_eq!(o.row.failed, 0, "{name}: {first:?}");
+        assert_eq!(
+            o.row.replayed, o.row.mappings,
+            "{name}: {:?}",
+            o.differences
+        );
+        assert!(o.row.tlps > o.row.mappings, "{name}: {:?}", o.row);
+    }
+}
+
+#[test]
+fn a_bar_mapped_as_memory_is_seen_on_the_bus() {
+    let o = simulate("nvme-p2p-bridge-iommu", Profile::PreSeries);
+    assert!(o.row.failed > 0 && o.row.differed > 0, "{:?}", o.row);
+    assert!(
+        o.differences[0].reason.contains("BAR for memory"),
+        "{:?}",
+        o.differences
+    );
 }
