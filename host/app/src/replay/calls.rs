@@ -48,7 +48,6 @@ struct Phys {
 struct List {
     entries: Vec<SgEntry>,
     dir: Direction,
-    attrs: Attrs,
     bounced: bool,
     job: Job,
     /// Kernel's address of the first segment.
@@ -877,7 +876,6 @@ impl<'a, T: Target> Replayer<'a, T> {
             List {
                 entries,
                 dir,
-                attrs,
                 bounced,
                 job,
                 first,
