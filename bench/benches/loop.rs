@@ -27,10 +27,15 @@ fn whole_loop(c: &mut Criterion) {
         ratios.push(loaded / bare);
     }
     ratios.sort_by(f64::total_cmp);
-    println!("host efficiency: {:.2} (median of {ROUNDS})", ratios[ROUNDS / 2]);
+    println!(
+        "host efficiency: {:.2} (median of {ROUNDS})",
+        ratios[ROUNDS / 2]
+    );
 
     let mut group = c.benchmark_group("loop");
-    group.sample_size(10).measurement_time(Duration::from_secs(20));
+    group
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(20));
     group.throughput(Throughput::Elements(TLPS));
     group.bench_function("campaign, TLPs", |b| {
         b.iter_batched(
@@ -40,7 +45,9 @@ fn whole_loop(c: &mut Criterion) {
         );
     });
     group.throughput(Throughput::Elements(CYCLES));
-    group.bench_function("bare model, cycles", |b| b.iter(|| tlproof_bench::bare(CYCLES)));
+    group.bench_function("bare model, cycles", |b| {
+        b.iter(|| tlproof_bench::bare(CYCLES))
+    });
     group.finish();
 }
 

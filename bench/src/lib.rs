@@ -15,8 +15,13 @@ use tlproof_sim::{Model, ports::sim_top::SimTop};
 /// When the machine does not come up.
 #[must_use]
 pub fn campaign(seed: u64, tlps: u64) -> Campaign {
-    let options =
-        Options { seed, tlps, profile: Profile::Intended, map: MemoryMap::default(), waves: None };
+    let options = Options {
+        seed,
+        tlps,
+        profile: Profile::Intended,
+        map: MemoryMap::default(),
+        waves: None,
+    };
     let checker = |s: &Setup| Checker::new(&s.machine, true, None, 1);
     Campaign::new(options, checker).expect("the machine comes up")
 }

@@ -20,11 +20,11 @@ pub mod iova;
 pub mod iova_state;
 pub mod ledger;
 pub mod machine;
-pub mod pages;
-pub mod riscv;
 mod mapping;
 pub mod p2pdma;
+pub mod pages;
 pub mod profile;
+pub mod riscv;
 pub mod sg;
 pub mod swiotlb;
 #[cfg(test)]
