@@ -62,7 +62,10 @@ pub trait Top {
 }
 
 /// Port structs generated from the models' port lists.
-#[allow(clippy::derivable_impls, reason = "generated; arrays of over 32 words have no Default")]
+#[allow(
+    clippy::derivable_impls,
+    reason = "generated; arrays of over 32 words have no Default"
+)]
 pub mod ports {
     include!(concat!(env!("OUT_DIR"), "/ports.rs"));
 }
