@@ -378,7 +378,9 @@ impl<'a, T: Target> Replayer<'a, T> {
                 if let Some(key) = &key {
                     self.end_forgotten(f, key)?;
                 }
-                let made = self.map_phys(f, (*phys, *size), *dir, attributes(*attrs), *dma, did)?;
+                let result = (dma.is_some(), *dma);
+                let made =
+                    self.map_phys(f, (*phys, *size), *dir, attributes(*attrs), result, did)?;
                 match key {
                     Some(key) => self.phys.entry(key).or_default().push(made),
                     // The driver believes that there is no mapping.
@@ -586,7 +588,8 @@ impl<'a, T: Target> Replayer<'a, T> {
         (phys, size): (PhysAddr, u64),
         dir: Direction,
         attrs: Attrs,
-        kernel: Option<DmaAddr>,
+        // Whether it succeeded, and the address if there was such a call.
+        (succeeds, kernel): (bool, Option<DmaAddr>),
         did: &Mapped,
     ) -> Result<Option<Phys>, Error> {
         let Some(place) = self.usable(f, phys, size) else {
@@ -603,7 +606,7 @@ impl<'a, T: Target> Replayer<'a, T> {
         self.target.called();
         let (dma, m) = self.target.parts();
         let result = dma.dma_map_phys(m, dev, here, size, dir, attrs);
-        let Some(dma) = self.outcome(kernel.is_some(), result)? else {
+        let Some(dma) = self.outcome(succeeds, result)? else {
             self.events();
             return Ok(None);
         };
@@ -698,7 +701,16 @@ impl<'a, T: Target> Replayer<'a, T> {
         attrs: Attrs,
         did: Option<&Unmapped>,
     ) -> Result<(), Error> {
-        self.traffic.complete(self.target, p.job)?;
+        let span = Span {
+            dma: p.dma,
+            len: p.size,
+        };
+        self.traffic.leave(self.target, (f, p.job), &[span])?;
+        // Nothing orders a posted write to a peer before the end of a mapping that is not
+        // translated, but for the time that the device's interrupt takes.
+        if matches!(p.place, Place::Peer(..)) && p.dir.device_writes() && !self.translated(f) {
+            self.target.settle()?;
+        }
         let dev = self.dev(f);
         let ending = self.target.revoke_begin(f, p.dma, p.size);
         self.target.called();
@@ -891,7 +903,6 @@ impl<'a, T: Target> Replayer<'a, T> {
         attrs: Attrs,
         did: &Unmapped,
     ) -> Result<(), Error> {
-        self.traffic.complete(self.target, list.job)?;
         let runs: Runs = list.entries.iter().map(|e| (e.phys, e.length)).collect();
         let segments: Vec<_> = list
             .entries
@@ -899,6 +910,14 @@ impl<'a, T: Target> Replayer<'a, T> {
             .take_while(|e| e.dma_length != 0)
             .map(|e| (e.dma_address, e.dma_length))
             .collect();
+        let spans: Vec<_> = segments
+            .iter()
+            .map(|(dma, len)| Span {
+                dma: *dma,
+                len: *len,
+            })
+            .collect();
+        self.traffic.leave(self.target, (f, list.job), &spans)?;
         let endings: Vec<_> = segments
             .iter()
             .map(|(dma, len)| self.target.revoke_begin(f, *dma, *len))
@@ -1039,7 +1058,11 @@ impl<'a, T: Target> Replayer<'a, T> {
                 self.destroy_state(f, state, (mapped, false), how, did)
             }
             Memory::One { memory, attrs, job } => {
-                self.traffic.complete(self.target, job)?;
+                let span = Span {
+                    dma: memory.dma,
+                    len: memory.size,
+                };
+                self.traffic.leave(self.target, (f, job), &[span])?;
                 let ending = self.target.revoke_begin(f, memory.dma, memory.size);
                 let dev = self.dev(f);
                 self.target.called();
@@ -1248,7 +1271,8 @@ impl<'a, T: Target> Replayer<'a, T> {
     ) -> Result<(), Error> {
         if s.iova.is_none() {
             // As a driver does where dma_iova_try_alloc() says no.
-            let made = self.map_phys(f, (phys, size), dir, attrs, None, &Mapped::default());
+            let result = (ret == 0, None);
+            let made = self.map_phys(f, (phys, size), dir, attrs, result, &Mapped::default());
             s.single.extend(made?);
             return Ok(());
         }
@@ -1502,7 +1526,8 @@ impl<'a, T: Target> Replayer<'a, T> {
             let spans = [Span { dma, len: PAGE }];
             self.traffic
                 .start(self.target, (f, job), &spans, &[], wish, false)?;
-            self.traffic.complete(self.target, job)?;
+            self.traffic.leave(self.target, (f, job), &spans)?;
+            self.target.settle()?;
             self.target.end_bus_address(f, dma, PAGE);
         }
         Ok(())

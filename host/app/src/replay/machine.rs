@@ -241,6 +241,8 @@ impl Plan {
             machine: simulation::Options {
                 map: self.map.clone(),
                 iommu: self.iommu,
+                // Without a page table nothing but the aperture says that a BAR is device memory.
+                aperture_wb: self.blocking(profile),
                 seed,
                 ..simulation::Options::default()
             },

@@ -69,6 +69,11 @@ pub trait Target {
     /// # Errors
     /// When the machine fails.
     fn run(&mut self, cycles: u64) -> Result<(), Error>;
+    /// Lets what is under way arrive.
+    ///
+    /// # Errors
+    /// When the machine fails.
+    fn settle(&mut self) -> Result<(), Error>;
     /// Declares an access that must be refused.
     fn expect_rogue(&mut self, f: usize, addr: DmaAddr, len: u64, write: bool) -> Self::Probe;
     /// It is over.
@@ -167,6 +172,12 @@ impl Target for Testbench {
 
     fn run(&mut self, cycles: u64) -> Result<(), Error> {
         Ok(self.sim.run(cycles)?)
+    }
+
+    fn settle(&mut self) -> Result<(), Error> {
+        const LIMIT: u64 = 4096;
+        self.sim.settle(LIMIT)?;
+        Ok(())
     }
 
     fn expect_rogue(&mut self, f: usize, addr: DmaAddr, len: u64, write: bool) -> Rogue {

@@ -444,6 +444,10 @@ impl Target for Fake {
         Ok(())
     }
 
+    fn settle(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn expect_rogue(&mut self, _: usize, _: DmaAddr, _: u64, _: bool) {
         self.probing = true;
     }

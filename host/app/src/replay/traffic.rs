@@ -57,6 +57,7 @@ struct UnderWay<P> {
     id: u16,
     job: Option<Job>,
     probe: Option<P>,
+    span: Span,
     runs: Runs,
 }
 
@@ -252,6 +253,7 @@ impl<P: Copy> Traffic<P> {
             id,
             job: Some(job),
             probe: None,
+            span: Span { dma, len },
             runs: part,
         });
         Ok(())
@@ -316,6 +318,27 @@ impl<P: Copy> Traffic<P> {
     /// When the machine fails.
     pub fn complete<T: Target<Probe = P>>(&mut self, t: &mut T, job: Job) -> Result<(), Error> {
         self.wait(t, |u| u.job == Some(job))
+    }
+
+    /// Waits for the transfers of a mapping that is about to end, and for those of other mappings
+    /// of the device to the same addresses: who looks at the bus cannot tell which one they use.
+    ///
+    /// # Errors
+    /// When the machine fails.
+    pub fn leave<T: Target<Probe = P>>(
+        &mut self,
+        t: &mut T,
+        (f, job): (usize, Job),
+        spans: &[Span],
+    ) -> Result<(), Error> {
+        let near = |u: &UnderWay<P>| {
+            u.function == f
+                && spans.iter().any(|s| {
+                    s.dma.0 < u.span.dma.0.saturating_add(u.span.len)
+                        && u.span.dma.0 < s.dma.0.saturating_add(s.len)
+                })
+        };
+        self.wait(t, |u| u.job == Some(job) || near(u))
     }
 
     /// Lets the transfers go on for a while, now and then.
@@ -417,6 +440,7 @@ impl<P: Copy> Traffic<P> {
             id,
             job: None,
             probe: Some(probe),
+            span: Span { dma: addr, len },
             runs: Vec::new(),
         });
         // The address may be mapped again by the next call.
