@@ -57,6 +57,48 @@ pub struct Coherent {
     owned: bool,
 }
 
+impl Coherent {
+    /// A store of the CPU at `offset`, uncached when the device does not snoop.
+    ///
+    /// # Errors
+    /// [`MapError::OutsideMemory`] when it does not fit.
+    pub fn write(&self, m: &mut dyn Machine, offset: u64, data: &[u8]) -> Result<(), MapError> {
+        let phys = self.at(offset, data.len())?;
+        let len = data.len() as u64;
+        if self.uncached && len > 0 {
+            // The machine has cached stores only: no old line before, none left behind.
+            m.cache_invalidate(phys, len);
+            m.mem_write(phys, data);
+            m.cache_clean(phys, len);
+            m.cache_invalidate(phys, len);
+        } else {
+            m.mem_write(phys, data);
+        }
+        Ok(())
+    }
+
+    /// A load of the CPU at `offset`, uncached when the device does not snoop.
+    ///
+    /// # Errors
+    /// As [`Coherent::write`].
+    pub fn read(&self, m: &mut dyn Machine, offset: u64, buf: &mut [u8]) -> Result<(), MapError> {
+        let phys = self.at(offset, buf.len())?;
+        if self.uncached && !buf.is_empty() {
+            m.cache_invalidate(phys, buf.len() as u64);
+        }
+        m.mem_read(phys, buf);
+        Ok(())
+    }
+
+    fn at(&self, offset: u64, len: usize) -> Result<PhysAddr, MapError> {
+        offset
+            .checked_add(len as u64)
+            .filter(|end| *end <= self.size)
+            .map(|_| self.phys.offset(offset))
+            .ok_or(MapError::OutsideMemory)
+    }
+}
+
 impl<I: IommuDriver> Dma<I> {
     /// `dma_alloc_coherent`: zeroed memory that CPU and device share.
     ///

@@ -78,6 +78,9 @@ pub enum MapError {
     /// A range outside the IOVA state.
     #[error("range outside the IOVA state")]
     OutsideState,
+    /// A CPU access outside the memory of an allocation.
+    #[error("access outside the allocation")]
+    OutsideMemory,
     /// No page of memory, or none that the device reaches.
     #[error("out of memory")]
     NoMemory,
@@ -90,7 +93,7 @@ impl MapError {
     pub const fn errno(&self) -> i32 {
         match self {
             Self::NoDevice => -19,
-            Self::ZeroSize | Self::Wraps | Self::OutsideState => -22,
+            Self::ZeroSize | Self::Wraps | Self::OutsideState | Self::OutsideMemory => -22,
             Self::NotCoherent | Self::WouldBounce => -95,
             Self::P2pNotSupported => -121,
             Self::HeadOffset => -5,

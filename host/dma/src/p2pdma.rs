@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use tlproof_pcie::{Bdf, BusAddr, DmaAddr, PhysAddr, Range, config::ConfigSpace};
 
+use crate::{dma::Dma, iommu::IommuDriver, machine::Machine, trace::Event};
+
 /// `PCI_ACS_RR | PCI_ACS_CR | PCI_ACS_EC`: a port with one of them may send a request upstream
 /// that it could have routed to a peer (PCIe 6.0 §6.12.1).
 const ACS_REDIRECT: u32 = 0x04 | 0x08 | 0x20;
@@ -271,6 +273,27 @@ impl P2pdma {
         } else {
             MapType::NotSupported
         }
+    }
+}
+
+impl<I: IommuDriver> Dma<I> {
+    /// [`P2pdma::state`] with its event.
+    pub(crate) fn pci_p2pdma_state(
+        &mut self,
+        m: &mut dyn Machine,
+        state: &mut MapState,
+        client: Bdf,
+        phys: PhysAddr,
+    ) -> MapType {
+        let (map, fresh) = self.p2pdma.state(m, state, client, phys);
+        if fresh {
+            self.trace.emit(|| Event::P2pState {
+                dev: client,
+                phys,
+                map,
+            });
+        }
+        map
     }
 }
 

@@ -174,15 +174,7 @@ impl<I: IommuDriver> Dma<I> {
         let mut state = MapState::default();
         let mut kinds = Vec::with_capacity(sg.len());
         for entry in sg {
-            let (map, fresh) = self.p2pdma.state(m, &mut state, bdf, entry.phys);
-            if fresh {
-                let phys = entry.phys;
-                self.trace.emit(|| Event::P2pState {
-                    dev: bdf,
-                    phys,
-                    map,
-                });
-            }
+            let map = self.pci_p2pdma_state(m, &mut state, bdf, entry.phys);
             kinds.push(match map {
                 MapType::None => Kind::Mapped(attrs),
                 MapType::ThruHostBridge if self.config.quirks.sg_p2p_cacheable => {
