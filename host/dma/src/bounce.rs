@@ -240,3 +240,6 @@ fn write(m: &mut dyn Machine, to: PhysAddr, buf: &[u8]) {
         let _ = m.mmio_write(to.offset(i as u64), 1, u64::from(*byte));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -272,3 +272,6 @@ fn page_len(size: u64) -> Result<u64, MapError> {
     }
     size.checked_next_multiple_of(PAGE).ok_or(MapError::Wraps)
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,3 +146,6 @@ impl<I: IommuDriver> Dma<I> {
         self.swiotlb_unmap(m, dev, phys, size, dir, attrs);
     }
 }
+
+#[cfg(test)]
+mod tests;

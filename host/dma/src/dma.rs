@@ -478,3 +478,6 @@ impl<I: IommuDriver> Dma<I> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,3 +109,6 @@ impl FlushQueue {
         self.rings.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -518,3 +518,6 @@ impl<I: IommuDriver> Dma<I> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,8 +30,6 @@ pub mod sg;
 pub mod swiotlb;
 #[cfg(test)]
 mod testing;
-#[cfg(test)]
-mod tests;
 pub mod trace;
 
 pub use attrs::Attrs;

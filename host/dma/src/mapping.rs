@@ -391,3 +391,6 @@ const fn expected(device_memory: bool, translated: bool, coherent: bool) -> Expe
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -412,3 +412,6 @@ fn listed(config: &mut dyn ConfigSpace, root_bus: u8, same_bridge: bool) -> bool
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -652,3 +652,6 @@ const fn sg_errno(e: &MapError) -> i32 {
         _ => -22,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,8 @@ use crate::{
     machine::Machine,
 };
 
+pub mod bench;
+
 const LINE: u64 = 64;
 const PAGE: u64 = 4096;
 
