@@ -7,6 +7,7 @@
 //! events that a kernel would trace.
 
 pub mod attrs;
+pub mod block;
 mod bounce;
 pub mod coherent;
 pub mod device;

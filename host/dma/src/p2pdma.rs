@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use tlproof_pcie::{Bdf, BusAddr, DmaAddr, PhysAddr, Range, config::ConfigSpace};
 
-use crate::{dma::Dma, iommu::IommuDriver, machine::Machine, trace::Event};
+use crate::{
+    device::DeviceId, dma::Dma, error::MapError, iommu::IommuDriver, machine::Machine, trace::Event,
+};
 
 /// `PCI_ACS_RR | PCI_ACS_CR | PCI_ACS_EC`: a port with one of them may send a request upstream
 /// that it could have routed to a peer (PCIe 6.0 §6.12.1).
@@ -277,14 +279,15 @@ impl P2pdma {
 }
 
 impl<I: IommuDriver> Dma<I> {
-    /// [`P2pdma::state`] with its event.
+    /// [`P2pdma::state`] for a device, with its event.
     pub(crate) fn pci_p2pdma_state(
         &mut self,
         m: &mut dyn Machine,
         state: &mut MapState,
-        client: Bdf,
+        dev: DeviceId,
         phys: PhysAddr,
-    ) -> MapType {
+    ) -> Result<MapType, MapError> {
+        let client = self.device(dev)?.bdf;
         let (map, fresh) = self.p2pdma.state(m, state, client, phys);
         if fresh {
             self.trace.emit(|| Event::P2pState {
@@ -293,7 +296,7 @@ impl<I: IommuDriver> Dma<I> {
                 map,
             });
         }
-        map
+        Ok(map)
     }
 }
 

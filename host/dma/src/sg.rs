@@ -170,11 +170,10 @@ impl<I: IommuDriver> Dma<I> {
         sg: &[SgEntry],
         attrs: Attrs,
     ) -> Result<Vec<Kind>, MapError> {
-        let bdf = self.device(dev)?.bdf;
         let mut state = MapState::default();
         let mut kinds = Vec::with_capacity(sg.len());
         for entry in sg {
-            let map = self.pci_p2pdma_state(m, &mut state, bdf, entry.phys);
+            let map = self.pci_p2pdma_state(m, &mut state, dev, entry.phys)?;
             kinds.push(match map {
                 MapType::None => Kind::Mapped(attrs),
                 MapType::ThruHostBridge if self.config.quirks.sg_p2p_cacheable => {
