@@ -293,6 +293,16 @@ impl<I: IommuDriver> Dma<I> {
         Ok(())
     }
 
+    /// `dma_set_max_seg_size` in bytes.
+    ///
+    /// # Errors
+    /// No such device.
+    pub fn dma_set_max_seg_size(&mut self, dev: DeviceId, size: u64) -> Result<(), MapError> {
+        let d = self.devices.get_mut(dev.0).ok_or(MapError::NoDevice)?;
+        d.max_segment_size = size;
+        Ok(())
+    }
+
     /// `dma_need_unmap`: whether the driver must unmap at all.
     #[must_use]
     pub fn dma_need_unmap(&self, dev: DeviceId) -> bool {

@@ -156,6 +156,8 @@ pub enum WarningKind {
     FreeAttrs,
     /// Unmap through another interface (dma-debug).
     FreeFunction,
+    /// A segment that PRP entries cannot describe (nvme).
+    PrpSegment,
     /// A CPU access or a mapping as RAM of what is no main memory.
     NotRam,
 }

@@ -23,6 +23,7 @@ pub mod iova_state;
 pub mod ledger;
 pub mod machine;
 mod mapping;
+pub mod nvme;
 pub mod p2pdma;
 pub mod pages;
 pub mod profile;

@@ -54,7 +54,7 @@ impl Bench {
         ] {
             dma.p2pdma.add(Provider {
                 owner,
-                range: Range::sized(phys, 0x10_0000),
+                range: Range::sized(phys, 0x100_0000),
                 bus_offset: bus.wrapping_sub(phys),
                 pages: true,
             });

@@ -27,7 +27,7 @@ fn bios_do_not_mix_pages() {
     let err = |phys, len| b.dma.bio_vec(&b.m, PhysAddr(phys), len).unwrap_err();
     assert_eq!(err(RAM, 0), BioError::Empty);
     for (phys, len) in [
-        (BAR + 0xf_f000, 2 * PAGE),
+        (BAR + 0xff_f000, 2 * PAGE),
         (0x1000, PAGE),
         (0x7000_0000, PAGE),
         (0xffff_f000, 2 * PAGE),
@@ -210,18 +210,23 @@ fn segments_merge() {
     // Two BARs next to each other are two pgmaps; metadata shows it, as a bio cannot.
     b.dma.p2pdma.add(Provider {
         owner: NEAR,
-        range: Range::sized(BAR + 0x10_0000, 0x1000),
+        range: Range::sized(BAR + 0x100_0000, 0x1000),
         bus_offset: 0,
         pages: true,
     });
-    let last = b.vec(BAR + 0xf_f000, PAGE);
+    let last = b.vec(BAR + 0xff_f000, PAGE);
     assert_eq!(last.pgmap(), Pgmap::P2p(ProviderId(0)));
     assert_eq!(
-        b.vec(BAR + 0x10_0000, PAGE).pgmap(),
+        b.vec(BAR + 0x100_0000, PAGE).pgmap(),
         Pgmap::P2p(ProviderId(3))
     );
     assert_eq!(
-        segs(&b, &[(BAR + 0xf_e000, PAGE), (BAR + 0xf_f000, PAGE)], &all).len(),
+        segs(
+            &b,
+            &[(BAR + 0xff_e000, PAGE), (BAR + 0xff_f000, PAGE)],
+            &all
+        )
+        .len(),
         1
     );
 }
