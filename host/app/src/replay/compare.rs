@@ -252,7 +252,7 @@ fn show_prot(bits: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::join::{Bounce, TableMap};
+    use crate::replay::join::{TableMap, call::Bounce};
     use tlproof_dma::iommu::DomainId;
     use tlproof_pcie::{Bdf, DmaAddr};
 
