@@ -4,6 +4,7 @@ use tlproof_pcie::{Direction, DmaAddr, PhysAddr};
 
 use crate::{
     attrs::Attrs,
+    debug::{self, EntryType},
     device::{Backend, DeviceId},
     dma::Dma,
     error::{MapError, check_range},
@@ -178,6 +179,16 @@ impl<I: IommuDriver> Dma<I> {
             size,
             attrs,
         });
+        if let Some(c) = ok {
+            let range = debug::Range {
+                phys: c.phys,
+                dma: c.dma,
+                size,
+                dir: Direction::Bidirectional,
+                attrs,
+            };
+            self.debug_alloc(dev, EntryType::Coherent, range);
+        }
     }
 
     fn alloc_at(
@@ -249,8 +260,15 @@ impl<I: IommuDriver> Dma<I> {
             attrs,
         });
         let dir = Direction::Bidirectional;
+        let range = debug::Range {
+            phys: memory.phys,
+            dma,
+            size,
+            dir,
+            attrs,
+        };
+        self.debug_unmap(dev, EntryType::Coherent, range);
         let found = self.ledger.remove(dev, dma, size, dir, attrs);
-        self.debug_unmap(bdf, dma, (size, dir, attrs, Api::Coherent), found.as_ref());
         if found.is_none() {
             return;
         }

@@ -48,6 +48,8 @@ pub enum Attach {
 pub struct Device {
     /// Requester ID.
     pub bdf: Bdf,
+    /// Name of its driver, for messages; empty without one.
+    pub driver: String,
     /// `*dev->dma_mask`, `None` when the pointer is NULL.
     pub dma_mask: Option<u64>,
     /// `dev->coherent_dma_mask`, for allocations.
@@ -79,6 +81,7 @@ impl Device {
     pub const fn new(bdf: Bdf) -> Self {
         Self {
             bdf,
+            driver: String::new(),
             dma_mask: Some(u64::MAX),
             coherent_dma_mask: u64::MAX,
             bus_dma_limit: 0,

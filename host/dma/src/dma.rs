@@ -3,8 +3,8 @@
 use tlproof_pcie::{Bdf, DmaAddr, Range};
 
 use crate::{
-    attrs::Attrs,
     coherent::PageSource,
+    debug::{self, Areas, DmaDebug},
     device::{Attach, Backend, Device, DeviceId},
     error::{MapError, WarningKind, Warnings},
     flush_queue::FlushQueue,
@@ -34,6 +34,8 @@ pub struct Config {
     pub kmalloc_minalign: Option<u64>,
     /// IOVAs never handed out: the bridge's windows and the IOMMU's reserved regions, inclusive.
     pub reserved: Vec<(u64, u64)>,
+    /// `CONFIG_DMA_API_DEBUG`: every call is compared with the mappings there are.
+    pub debug: Option<debug::Options>,
 }
 
 impl Config {
@@ -47,6 +49,7 @@ impl Config {
             forcedac: false,
             kmalloc_minalign: None,
             reserved: Vec::new(),
+            debug: None,
         }
     }
 
@@ -88,10 +91,13 @@ pub struct Dma<I> {
     pub(crate) pages: Option<Box<dyn PageSource>>,
     pub(crate) ledger: Ledger,
     pub(crate) warnings: Warnings,
+    pub(crate) debug: Option<Box<DmaDebug>>,
     pub(crate) cpu: usize,
     pub(crate) last_trim: u64,
     /// Providers of peer-to-peer memory.
     pub p2pdma: P2pdma,
+    /// What memory is used for, as far as rules ask.
+    pub areas: Areas,
     /// Record of events, off at first.
     pub trace: Trace,
 }
@@ -100,6 +106,7 @@ impl<I: IommuDriver> Dma<I> {
     /// An API without devices; `iommu` is the driver of the unit that they are behind.
     #[must_use]
     pub fn new(config: Config, iommu: Option<I>) -> Self {
+        let debug = config.debug.clone().map(|o| Box::new(DmaDebug::new(o)));
         Self {
             config,
             iommu,
@@ -109,9 +116,11 @@ impl<I: IommuDriver> Dma<I> {
             pages: None,
             ledger: Ledger::default(),
             warnings: Warnings::default(),
+            debug,
             cpu: 0,
             last_trim: 0,
             p2pdma: P2pdma::default(),
+            areas: Areas::default(),
             trace: Trace::default(),
         }
     }
@@ -201,7 +210,7 @@ impl<I: IommuDriver> Dma<I> {
                 backend
             }
         };
-        device.skip_sync = device.coherent;
+        device.skip_sync = device.coherent && self.config.debug.is_none();
         self.devices.push(device);
         Ok(DeviceId(self.devices.len() - 1))
     }
@@ -269,7 +278,7 @@ impl<I: IommuDriver> Dma<I> {
     pub fn dma_set_mask(&mut self, dev: DeviceId, mask: u64) -> Result<(), MapError> {
         let d = self.devices.get_mut(dev.0).ok_or(MapError::NoDevice)?;
         d.dma_mask = Some(mask);
-        d.skip_sync = d.coherent;
+        d.skip_sync = d.coherent && self.config.debug.is_none();
         Ok(())
     }
 
@@ -428,64 +437,6 @@ impl<I: IommuDriver> Dma<I> {
         text: impl FnOnce() -> String,
     ) {
         self.warnings.warn(kind, device, text);
-    }
-
-    /// What dma-debug says about an unmap that does not fit its mapping.
-    pub(crate) fn debug_unmap(
-        &mut self,
-        bdf: Bdf,
-        dma: DmaAddr,
-        asked: (u64, tlproof_pcie::Direction, Attrs, crate::ledger::Api),
-        found: Option<&Mapping>,
-    ) {
-        /// Attributes that map and unmap must agree on.
-        const MATTER: Attrs = Attrs::NO_KERNEL_MAPPING
-            .union(Attrs::FORCE_CONTIGUOUS)
-            .union(Attrs::MMIO)
-            .union(Attrs::REQUIRE_COHERENT)
-            .union(Attrs::PRIVILEGED)
-            .union(Attrs::CC_SHARED);
-        let (size, dir, attrs, api) = asked;
-        let dev = Some(bdf);
-        let Some(found) = found else {
-            self.warn(WarningKind::FreeUnknown, dev, || {
-                format!("device driver tries to free DMA memory it has not allocated [{dma}]")
-            });
-            return;
-        };
-        if found.api != api {
-            self.warn(WarningKind::FreeFunction, dev, || {
-                format!(
-                    "device driver frees DMA memory with wrong function [{dma}] [mapped as {:?}] [unmapped as {api:?}]",
-                    found.api
-                )
-            });
-        }
-        if found.size != size {
-            self.warn(WarningKind::FreeSize, dev, || {
-                format!(
-                    "device driver frees DMA memory with different size [{dma}] [map size={}] [unmap size={size}]",
-                    found.size
-                )
-            });
-        }
-        if found.dir != dir {
-            self.warn(WarningKind::FreeDirection, dev, || {
-                format!(
-                    "device driver frees DMA memory with different direction [{dma}] [mapped with {}] [unmapped with {}]",
-                    found.dir.name(),
-                    dir.name()
-                )
-            });
-        }
-        if (found.attrs ^ attrs).intersects(MATTER) {
-            self.warn(WarningKind::FreeAttrs, dev, || {
-                format!(
-                    "device driver frees DMA memory with different attributes [{dma}] [mapped with {}] [unmapped with {attrs}]",
-                    found.attrs
-                )
-            });
-        }
     }
 }
 

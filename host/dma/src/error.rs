@@ -81,6 +81,15 @@ pub enum MapError {
     /// A CPU access outside the memory of an allocation.
     #[error("access outside the allocation")]
     OutsideMemory,
+    /// `dma_mapping_error()` of an address that is none.
+    #[error("DMA_MAPPING_ERROR")]
+    MappingError,
+    /// Memory of `vmalloc` passed to `dma_map_single`.
+    #[error("memory of vmalloc is not contiguous")]
+    Vmalloc,
+    /// A page of a device passed to the page interface, which dma-debug refuses.
+    #[error("the page interface does not take pages of a device")]
+    ZoneDevice,
     /// No page of memory, or none that the device reaches.
     #[error("out of memory")]
     NoMemory,
@@ -146,20 +155,14 @@ pub enum WarningKind {
     Dac,
     /// The IOMMU did not complete an invalidation.
     Iommu,
-    /// Unmap of what was not mapped, or is mapped no more (dma-debug).
-    FreeUnknown,
-    /// Unmap with another size (dma-debug).
-    FreeSize,
-    /// Unmap with another direction (dma-debug).
-    FreeDirection,
-    /// Unmap with other attributes (dma-debug).
-    FreeAttrs,
-    /// Unmap through another interface (dma-debug).
-    FreeFunction,
     /// A segment that PRP entries cannot describe (nvme).
     PrpSegment,
-    /// A CPU access or a mapping as RAM of what is no main memory.
-    NotRam,
+    /// More mappings of one cache line than dma-debug can count.
+    CachelineOverlaps,
+    /// `rejecting DMA map of vmalloc memory`.
+    Vmalloc,
+    /// A page of a device passed to the page interface of a kernel with dma-debug.
+    ZoneDevice,
 }
 
 /// A warning, kept once for each kind and device.

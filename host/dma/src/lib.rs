@@ -10,6 +10,7 @@ pub mod attrs;
 pub mod block;
 mod bounce;
 pub mod coherent;
+pub mod debug;
 pub mod device;
 mod direct;
 pub mod dma;

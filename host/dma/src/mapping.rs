@@ -4,6 +4,7 @@ use tlproof_pcie::{Direction, DmaAddr, MemType, PhysAddr};
 
 use crate::{
     attrs::Attrs,
+    debug::{self, Area, EntryType},
     device::{Backend, DeviceId},
     dma::Dma,
     error::{MapError, WarningKind, check_range},
@@ -19,6 +20,21 @@ impl<I: IommuDriver> Dma<I> {
     /// # Errors
     /// See [`MapError`]; the kernel returns `DMA_MAPPING_ERROR` for all of them.
     pub fn dma_map_phys(
+        &mut self,
+        m: &mut dyn Machine,
+        dev: DeviceId,
+        phys: PhysAddr,
+        size: u64,
+        dir: Direction,
+        attrs: Attrs,
+    ) -> Result<DmaAddr, MapError> {
+        let dma = self.map_unchecked(m, dev, phys, size, dir, attrs)?;
+        self.debug_mapping_error(dev, dma);
+        Ok(dma)
+    }
+
+    /// [`Dma::dma_map_phys`] for callers of whom it is not known whether they look at the result.
+    pub(crate) fn map_unchecked(
         &mut self,
         m: &mut dyn Machine,
         dev: DeviceId,
@@ -45,7 +61,7 @@ impl<I: IommuDriver> Dma<I> {
         self.unmap(m, dev, dma, size, dir, attrs, effective);
     }
 
-    /// `dma_map_page_attrs` and `dma_map_single_attrs`: memory only.
+    /// `dma_map_page_attrs`: memory only.
     ///
     /// # Errors
     /// [`MapError::MmioThroughPage`] for MMIO, else as [`Dma::dma_map_phys`].
@@ -61,7 +77,39 @@ impl<I: IommuDriver> Dma<I> {
         if attrs.contains(Attrs::MMIO) {
             return Err(MapError::MmioThroughPage);
         }
+        if self.config.debug.is_some() && self.is_zone_device(page) {
+            let bdf = self.device(dev)?.bdf;
+            self.warn(WarningKind::ZoneDevice, Some(bdf), || {
+                format!("page of a device at {page} in dma_map_page")
+            });
+            return Err(MapError::ZoneDevice);
+        }
         self.dma_map_phys(m, dev, page, size, dir, attrs)
+    }
+
+    /// `dma_map_single_attrs`: memory of the direct map; undone by [`Dma::dma_unmap_page`].
+    ///
+    /// # Errors
+    /// [`MapError::Vmalloc`] for memory that the CPU reaches through `vmalloc`, else as
+    /// [`Dma::dma_map_page`].
+    pub fn dma_map_single(
+        &mut self,
+        m: &mut dyn Machine,
+        dev: DeviceId,
+        buffer: PhysAddr,
+        size: u64,
+        dir: Direction,
+        attrs: Attrs,
+    ) -> Result<DmaAddr, MapError> {
+        if self.areas.is(Area::Vmalloc, buffer) {
+            let bdf = self.device(dev)?.bdf;
+            self.warn(WarningKind::Vmalloc, Some(bdf), || {
+                "rejecting DMA map of vmalloc memory".to_owned()
+            });
+            return Err(MapError::Vmalloc);
+        }
+        self.debug_map_single(m, dev, buffer, size);
+        self.dma_map_page(m, dev, buffer, size, dir, attrs)
     }
 
     /// `dma_unmap_page_attrs`: does nothing with MMIO, so that the mapping leaks.
@@ -93,7 +141,9 @@ impl<I: IommuDriver> Dma<I> {
         attrs: Attrs,
     ) -> Result<DmaAddr, MapError> {
         let attrs = attrs | Attrs::MMIO;
-        self.map(m, dev, phys, size, dir, attrs, attrs)
+        let dma = self.map(m, dev, phys, size, dir, attrs, attrs)?;
+        self.debug_mapping_error(dev, dma);
+        Ok(dma)
     }
 
     /// `dma_unmap_resource`.
@@ -161,6 +211,14 @@ impl<I: IommuDriver> Dma<I> {
             attrs,
         });
         let (dma, slot) = result?;
+        let range = debug::Range {
+            phys,
+            dma,
+            size,
+            dir,
+            attrs,
+        };
+        self.debug_map_phys(m, dev, range);
         let segment = Segment {
             dma,
             target: slot.unwrap_or(phys),
@@ -187,12 +245,18 @@ impl<I: IommuDriver> Dma<I> {
     ) {
         let Ok(d) = self.device(dev) else { return };
         let (bdf, backend) = (d.bdf, d.backend);
+        let range = debug::Range {
+            phys: PhysAddr(0),
+            dma,
+            size,
+            dir,
+            attrs,
+        };
         if size == 0 || dma.checked_add(size - 1).is_none() {
-            self.debug_unmap(bdf, dma, (size, dir, attrs, Api::Phys), None);
+            self.debug_unmap(dev, EntryType::Phy, range);
             return;
         }
         let found = self.ledger.remove(dev, dma, size, dir, attrs);
-        self.debug_unmap(bdf, dma, (size, dir, attrs, Api::Phys), found.as_ref());
         // Until the flush of the queue the device may still get through.
         self.drain(found);
         match backend {
@@ -209,6 +273,7 @@ impl<I: IommuDriver> Dma<I> {
             dir,
             attrs,
         });
+        self.debug_unmap(dev, EntryType::Phy, range);
     }
 
     /// Keeps what was unmapped in mind until its domain is flushed, if it has a flush queue.
@@ -284,6 +349,7 @@ impl<I: IommuDriver> Dma<I> {
             size,
             dir,
         });
+        self.debug_sync(dev, dma, size, dir, true);
     }
 
     /// `dma_sync_single_for_device`: the device will access what the CPU wrote.
@@ -307,6 +373,7 @@ impl<I: IommuDriver> Dma<I> {
             size,
             dir,
         });
+        self.debug_sync(dev, dma, size, dir, false);
     }
 
     /// The physical address behind a DMA address, and whether caches need maintenance; `None`

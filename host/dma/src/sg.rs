@@ -116,6 +116,9 @@ impl<I: IommuDriver> Dma<I> {
                 attrs,
             }),
         }
+        if let Ok(n) = mapped {
+            self.debug_map_sg(dev, sg, n, dir, attrs);
+        }
         mapped
     }
 
@@ -136,6 +139,7 @@ impl<I: IommuDriver> Dma<I> {
             dir,
             attrs,
         });
+        self.debug_unmap_sg(dev, sg, dir, attrs);
         self.forget_sg(dev, sg, dir, attrs);
         match backend {
             Backend::Direct | Backend::Identity => {
@@ -151,13 +155,9 @@ impl<I: IommuDriver> Dma<I> {
     }
 
     fn forget_sg(&mut self, dev: DeviceId, sg: &[SgEntry], dir: Direction, attrs: Attrs) {
-        let Ok(bdf) = self.device(dev).map(|d| d.bdf) else {
-            return;
-        };
         for entry in sg.iter().take_while(|e| e.dma_length > 0) {
             let (dma, size) = (entry.dma_address, entry.dma_length);
             let found = self.ledger.remove(dev, dma, size, dir, attrs);
-            self.debug_unmap(bdf, dma, (size, dir, attrs, Api::Sg), found.as_ref());
             self.drain(found);
         }
     }
@@ -510,6 +510,7 @@ impl<I: IommuDriver> Dma<I> {
                 sizes,
                 dir,
             });
+            self.debug_sync_sg(dev, sg, dir, true);
         }
     }
 
@@ -528,6 +529,7 @@ impl<I: IommuDriver> Dma<I> {
                 sizes,
                 dir,
             });
+            self.debug_sync_sg(dev, sg, dir, false);
         }
     }
 
