@@ -24,8 +24,18 @@ pub enum Backend {
     Direct,
     /// An IOMMU in the identity domain: the same addresses as without one.
     Identity,
+    /// A Xen guest without an IOMMU of its own.
+    Xen,
     /// An IOMMU DMA domain; the index of the domain in the order of creation.
     Iommu(usize),
+}
+
+impl Backend {
+    /// `dma_map_direct`: neither an IOMMU domain nor operations of the platform.
+    #[must_use]
+    pub const fn is_direct(self) -> bool {
+        matches!(self, Self::Direct | Self::Identity)
+    }
 }
 
 /// How a device is attached.
@@ -35,6 +45,8 @@ pub enum Attach {
     Direct,
     /// Identity domain.
     Identity,
+    /// A Xen guest: no IOMMU, machine addresses ([`FrameMap`](crate::FrameMap)).
+    Xen,
     /// An own DMA domain, every unmap invalidates before it returns.
     Strict,
     /// An own DMA domain with a flush queue.
@@ -70,6 +82,12 @@ pub struct Device {
     pub force_bounce: bool,
     /// `dma_range_map`, empty for CPU addresses as they are.
     pub dma_ranges: Vec<DmaRange>,
+    /// Address bits that say that memory is encrypted (`sme_me_mask`), 0 without encryption.
+    /// They stand in the address of memory that the CPU keeps private, not in that of bounce
+    /// slots and of what is shared.
+    pub memory_encryption: u64,
+    /// A flush is costly, so a flush queue is one long ring with a slow timer.
+    pub shadow_on_flush: bool,
     pub(crate) backend: Backend,
     pub(crate) skip_sync: bool,
     pub(crate) pci_32bit_workaround: bool,
@@ -92,6 +110,8 @@ impl Device {
             seg_boundary: 0xffff_ffff,
             force_bounce: false,
             dma_ranges: Vec::new(),
+            memory_encryption: 0,
+            shadow_on_flush: false,
             backend: Backend::Direct,
             skip_sync: false,
             pci_32bit_workaround: true,
@@ -137,9 +157,16 @@ impl Device {
             .is_some_and(|end| dma.0 != u64::MAX && end <= self.limit())
     }
 
-    /// `phys_to_dma`; `None` outside of every DMA range.
+    /// `phys_to_dma`: the address of private memory; `None` outside of every DMA range.
     #[must_use]
     pub fn phys_to_dma(&self, phys: PhysAddr) -> Option<DmaAddr> {
+        let dma = self.phys_to_dma_unencrypted(phys)?;
+        Some(DmaAddr(dma.0 | self.memory_encryption))
+    }
+
+    /// `phys_to_dma_unencrypted`: the address of shared memory; `None` outside of every DMA range.
+    #[must_use]
+    pub fn phys_to_dma_unencrypted(&self, phys: PhysAddr) -> Option<DmaAddr> {
         if self.dma_ranges.is_empty() {
             return Some(DmaAddr(phys.0));
         }
@@ -149,9 +176,34 @@ impl Device {
         })
     }
 
+    /// The DMA addresses that no DMA range covers, first and last of each gap. They must not be
+    /// IOVAs: the bridge would not let them through.
+    pub(crate) fn dma_range_gaps(&self) -> Vec<(u64, u64)> {
+        let mut ranges: Vec<_> = self
+            .dma_ranges
+            .iter()
+            .filter(|r| r.size > 0)
+            .map(|r| (r.dma_start.0, r.dma_start.0.saturating_add(r.size - 1)))
+            .collect();
+        ranges.sort_unstable();
+        let mut gaps = Vec::new();
+        // The first address that is not covered so far; none behind the end of the space.
+        let mut next = (!ranges.is_empty()).then_some(0u64);
+        for (first, last) in ranges {
+            let Some(n) = next else { break };
+            if first > n {
+                gaps.push((n, first - 1));
+            }
+            next = last.checked_add(1).map(|l| l.max(n));
+        }
+        gaps.extend(next.map(|n| (n, u64::MAX)));
+        gaps
+    }
+
     /// `dma_to_phys`; `None` outside of every DMA range.
     #[must_use]
     pub fn dma_to_phys(&self, dma: DmaAddr) -> Option<PhysAddr> {
+        let dma = DmaAddr(dma.0 & !self.memory_encryption);
         if self.dma_ranges.is_empty() {
             return Some(PhysAddr(dma.0));
         }

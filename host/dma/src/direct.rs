@@ -41,6 +41,8 @@ impl<I: IommuDriver> Dma<I> {
         // DMA ranges are for memory; device memory keeps its CPU address.
         let dma = if mmio {
             Some(DmaAddr(phys.0))
+        } else if shared {
+            d.phys_to_dma_unencrypted(phys)
         } else {
             d.phys_to_dma(phys)
         };
@@ -80,7 +82,7 @@ impl<I: IommuDriver> Dma<I> {
         let tlb = self.swiotlb_map(m, dev, phys, size, 0, attrs)?;
         let d = self.device(dev)?;
         let coherent = d.coherent;
-        let dma = d.phys_to_dma(tlb);
+        let dma = d.phys_to_dma_unencrypted(tlb);
         let Some(dma) = dma.filter(|a| d.capable(*a, size)) else {
             let skip = attrs | Attrs::SKIP_CPU_SYNC;
             self.swiotlb_unmap(m, dev, tlb, size, dir, skip);
@@ -99,7 +101,7 @@ impl<I: IommuDriver> Dma<I> {
         Ok((dma, Some(tlb)))
     }
 
-    fn overflow(
+    pub(crate) fn overflow(
         &mut self,
         dev: DeviceId,
         dma: DmaAddr,

@@ -16,6 +16,7 @@ use crate::{
     profile::{Profile, Quirks},
     swiotlb::{SlotRule, Swiotlb},
     trace::Trace,
+    xen::FrameMap,
 };
 
 /// What is the same for all devices.
@@ -94,6 +95,10 @@ pub struct Dma<I> {
     pub(crate) debug: Option<Box<DmaDebug>>,
     pub(crate) cpu: usize,
     pub(crate) last_trim: u64,
+    /// Main memory, known from the first device on.
+    pub(crate) ram: Vec<Range>,
+    /// Machine frames of a Xen guest.
+    pub frames: FrameMap,
     /// Providers of peer-to-peer memory.
     pub p2pdma: P2pdma,
     /// What memory is used for, as far as rules ask.
@@ -119,6 +124,8 @@ impl<I: IommuDriver> Dma<I> {
             debug,
             cpu: 0,
             last_trim: 0,
+            ram: Vec::new(),
+            frames: FrameMap::default(),
             p2pdma: P2pdma::default(),
             areas: Areas::default(),
             trace: Trace::default(),
@@ -185,6 +192,7 @@ impl<I: IommuDriver> Dma<I> {
         };
         device.backend = match attach {
             Attach::Direct => Backend::Direct,
+            Attach::Xen => Backend::Xen,
             Attach::Identity => {
                 let iommu = self.iommu.as_mut().ok_or(MapError::NoDevice)?;
                 iommu.attach(m, device.bdf, None)?;
@@ -193,7 +201,7 @@ impl<I: IommuDriver> Dma<I> {
             Attach::Strict | Attach::Lazy => {
                 // Deferred invalidation would let an untrusted device keep its access.
                 let lazy = attach == Attach::Lazy && !device.untrusted;
-                let index = self.domain_alloc(m, lazy)?;
+                let index = self.domain_alloc(m, lazy, &device)?;
                 self.domain_attach(m, device.bdf, index)?;
                 Backend::Iommu(index)
             }
@@ -205,17 +213,28 @@ impl<I: IommuDriver> Dma<I> {
                         let iommu = self.iommu.as_mut().ok_or(MapError::NoDevice)?;
                         iommu.attach(m, device.bdf, None)?;
                     }
-                    Backend::Direct => {}
+                    Backend::Direct | Backend::Xen => {}
                 }
                 backend
             }
         };
-        device.skip_sync = device.coherent && self.config.debug.is_none();
+        device.skip_sync = self.may_skip_sync(&device);
+        self.ram.clone_from(&m.memory_map().dram);
         self.devices.push(device);
         Ok(DeviceId(self.devices.len() - 1))
     }
 
-    fn domain_alloc(&mut self, m: &mut dyn Machine, lazy: bool) -> Result<usize, MapError> {
+    /// `dma_setup_need_sync`: whether syncs can be skipped, until something is bounced.
+    fn may_skip_sync(&self, device: &Device) -> bool {
+        device.coherent && device.backend != Backend::Xen && self.config.debug.is_none()
+    }
+
+    fn domain_alloc(
+        &mut self,
+        m: &mut dyn Machine,
+        lazy: bool,
+        device: &Device,
+    ) -> Result<usize, MapError> {
         let iommu = self.iommu.as_mut().ok_or(MapError::NoDevice)?;
         let id = iommu.domain_alloc(m)?;
         let (start, end) = iommu.aperture(id);
@@ -228,12 +247,15 @@ impl<I: IommuDriver> Dma<I> {
         for (first, last) in &self.config.reserved {
             iova.reserve(*first, *last);
         }
-        self.domains.push(DmaDomain {
-            id,
-            iova,
-            fq: lazy.then(|| FlushQueue::new(self.config.cpus, self.config.cycles_per_ms)),
-            end,
+        for (first, last) in device.dma_range_gaps() {
+            iova.reserve(first, last);
+        }
+        let (cpus, ms) = (self.config.cpus, self.config.cycles_per_ms);
+        let fq = lazy.then(|| match device.shadow_on_flush {
+            true => FlushQueue::single(ms),
+            false => FlushQueue::per_cpu(cpus, ms),
         });
+        self.domains.push(DmaDomain { id, iova, fq, end });
         Ok(self.domains.len() - 1)
     }
 
@@ -274,22 +296,62 @@ impl<I: IommuDriver> Dma<I> {
     /// `dma_set_mask`: also decides anew whether syncs can be skipped.
     ///
     /// # Errors
-    /// No such device.
+    /// [`MapError::NoMask`] for a device without one, [`MapError::MaskTooSmall`] as for
+    /// [`Dma::dma_set_coherent_mask`].
     pub fn dma_set_mask(&mut self, dev: DeviceId, mask: u64) -> Result<(), MapError> {
+        if self.device(dev)?.dma_mask.is_none() {
+            return Err(MapError::NoMask);
+        }
+        self.dma_supported(dev, mask)?;
+        let skip = self.may_skip_sync(self.device(dev)?);
         let d = self.devices.get_mut(dev.0).ok_or(MapError::NoDevice)?;
         d.dma_mask = Some(mask);
-        d.skip_sync = d.coherent && self.config.debug.is_none();
+        d.skip_sync = skip;
         Ok(())
     }
 
     /// `dma_set_coherent_mask`.
     ///
     /// # Errors
-    /// No such device.
+    /// [`MapError::MaskTooSmall`] for a mask of less than 32 bits that does not reach all of main
+    /// memory, when no IOMMU helps.
     pub fn dma_set_coherent_mask(&mut self, dev: DeviceId, mask: u64) -> Result<(), MapError> {
+        self.dma_supported(dev, mask)?;
         let d = self.devices.get_mut(dev.0).ok_or(MapError::NoDevice)?;
         d.coherent_dma_mask = mask;
         Ok(())
+    }
+
+    /// `dma_supported`: with 32 bits a device is always served, from low memory or by bouncing.
+    fn dma_supported(&self, dev: DeviceId, mask: u64) -> Result<(), MapError> {
+        let d = self.device(dev)?;
+        let translated = matches!(d.backend, Backend::Iommu(_));
+        if translated || mask >= 0xffff_ffff || self.last_ram(d).is_some_and(|a| mask >= a) {
+            Ok(())
+        } else {
+            Err(MapError::MaskTooSmall(mask))
+        }
+    }
+
+    /// DMA address of the last byte of main memory; `None` when it is outside of every DMA range.
+    fn last_ram(&self, d: &Device) -> Option<u64> {
+        let last = self.ram.iter().map(|r| r.last).max()?;
+        Some(d.phys_to_dma_unencrypted(last)?.0)
+    }
+
+    /// `dma_addressing_limited`: whether the device does not reach all of main memory.
+    #[must_use]
+    pub fn dma_addressing_limited(&self, dev: DeviceId) -> bool {
+        let Ok(d) = self.device(dev) else { return true };
+        match d.backend {
+            // Translated addresses need 32 bits.
+            Backend::Iommu(_) => d.limit() < 0xffff_ffff,
+            _ => self.ram.iter().any(|r| {
+                [r.base, r.last]
+                    .into_iter()
+                    .any(|phys| d.phys_to_dma(phys).is_none_or(|dma| dma.0 > d.limit()))
+            }),
+        }
     }
 
     /// `dma_set_min_align_mask`.
@@ -316,7 +378,7 @@ impl<I: IommuDriver> Dma<I> {
     #[must_use]
     pub fn dma_need_unmap(&self, dev: DeviceId) -> bool {
         self.device(dev)
-            .is_ok_and(|d| matches!(d.backend, Backend::Iommu(_)) || d.need_sync())
+            .is_ok_and(|d| !d.backend.is_direct() || d.need_sync() || self.config.debug.is_some())
     }
 
     /// `dma_get_merge_boundary`: granule less 1 behind an IOMMU, 0 without merging.
@@ -332,7 +394,10 @@ impl<I: IommuDriver> Dma<I> {
         let Ok(d) = self.device(dev) else { return 0 };
         let bounces = match d.backend {
             Backend::Iommu(_) => d.untrusted,
-            _ => self.swiotlb.is_some() && (d.limit() != u64::MAX || self.force_bounce(d)),
+            Backend::Xen => self.swiotlb.is_some(),
+            _ => {
+                self.swiotlb.is_some() && (self.dma_addressing_limited(dev) || self.force_bounce(d))
+            }
         };
         if bounces {
             Swiotlb::max_mapping_size(d.min_align_mask)

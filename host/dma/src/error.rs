@@ -36,6 +36,9 @@ pub enum MapError {
     /// MMIO on a device whose every mapping is bounced.
     #[error("MMIO cannot be bounced")]
     MmioForceBounce,
+    /// The device cannot be told to keep to this mask (`-EIO`).
+    #[error("DMA mask {0:#x} does not reach all of main memory")]
+    MaskTooSmall(u64),
     /// MMIO passed to the page interface.
     #[error("the page interface does not take MMIO")]
     MmioThroughPage,
@@ -105,7 +108,7 @@ impl MapError {
             Self::ZeroSize | Self::Wraps | Self::OutsideState | Self::OutsideMemory => -22,
             Self::NotCoherent | Self::WouldBounce => -95,
             Self::P2pNotSupported => -121,
-            Self::HeadOffset => -5,
+            Self::HeadOffset | Self::MaskTooSmall(_) => -5,
             Self::BounceNotPermitted => -1,
             Self::Iommu(e) => match e {
                 IommuError::Invalid => -22,
@@ -145,6 +148,8 @@ pub enum WarningKind {
     NotMapped,
     /// An unmap that removed another number of bytes than asked.
     UnmapSize,
+    /// IOVA asked for no bytes, or for so many that their number covers the flags of a state.
+    IovaSize,
     /// A link that starts inside a granule behind offset 0.
     HeadOffset,
     /// `REQUIRE_COHERENT` after a bounced range of the same state.

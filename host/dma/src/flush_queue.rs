@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 
 use tlproof_pcie::PhysAddr;
 
-/// Entries of the ring of a CPU; one stays free (`IOVA_DEFAULT_FQ_SIZE`).
-const RING: usize = 256;
+/// Entries of the ring of a CPU, one of which stays free, and milliseconds from the first queued
+/// range to the flush (`IOVA_DEFAULT_FQ_SIZE`, `IOVA_DEFAULT_FQ_TIMEOUT`).
+const PER_CPU: (usize, u64) = (256, 10);
 
-/// Milliseconds from the first queued range to the flush (`IOVA_DEFAULT_FQ_TIMEOUT`).
-const TIMEOUT_MS: u64 = 10;
+/// The same for one ring of all CPUs (`IOVA_SINGLE_FQ_SIZE`, `IOVA_SINGLE_FQ_TIMEOUT`).
+const SINGLE: (usize, u64) = (32768, 1000);
 
 /// A range that was unmapped and may still be in an IOTLB.
 #[derive(Clone, Debug)]
@@ -23,10 +24,11 @@ pub(crate) struct Pending {
     started: u64,
 }
 
-/// The rings of a domain, one for each CPU.
+/// The rings of a domain: one for each CPU, or one for all where a flush is costly.
 #[derive(Clone, Debug)]
 pub(crate) struct FlushQueue {
     rings: Vec<VecDeque<Pending>>,
+    size: usize,
     started: u64,
     finished: u64,
     deadline: Option<u64>,
@@ -34,19 +36,30 @@ pub(crate) struct FlushQueue {
 }
 
 impl FlushQueue {
-    pub(crate) fn new(cpus: usize, cycles_per_ms: u64) -> Self {
+    /// A ring for each CPU.
+    pub(crate) fn per_cpu(cpus: usize, cycles_per_ms: u64) -> Self {
+        Self::new(cpus, PER_CPU, cycles_per_ms)
+    }
+
+    /// One ring.
+    pub(crate) fn single(cycles_per_ms: u64) -> Self {
+        Self::new(1, SINGLE, cycles_per_ms)
+    }
+
+    fn new(rings: usize, (size, timeout_ms): (usize, u64), cycles_per_ms: u64) -> Self {
         Self {
-            rings: vec![VecDeque::new(); cpus.max(1)],
+            rings: vec![VecDeque::new(); rings.max(1)],
+            size,
             started: 0,
             finished: 0,
             deadline: None,
-            timeout: TIMEOUT_MS.saturating_mul(cycles_per_ms),
+            timeout: timeout_ms.saturating_mul(cycles_per_ms),
         }
     }
 
     /// Whether the ring of this CPU takes no more.
     pub(crate) fn full(&self, cpu: usize) -> bool {
-        self.rings[cpu % self.rings.len()].len() >= RING - 1
+        self.rings[cpu % self.rings.len()].len() >= self.size - 1
     }
 
     /// Ranges in all rings.

@@ -75,6 +75,10 @@ impl<I: IommuDriver> Dma<I> {
     fn try_alloc(&mut self, dev: DeviceId, phys: PhysAddr, size: u64) -> Option<IovaState> {
         let index = self.domain_index(dev)?;
         if size == 0 || size & USE_SWIOTLB != 0 {
+            let bdf = self.device(dev).ok()?.bdf;
+            self.warn(WarningKind::IovaSize, Some(bdf), || {
+                format!("IOVA for {size:#x} bytes")
+            });
             return None;
         }
         let limit = self.device(dev).ok()?.limit();
@@ -246,7 +250,6 @@ impl<I: IommuDriver> Dma<I> {
             }
             let (piece, at_dma) = (phys.offset(at), dma.offset(at));
             let linked = if bounce {
-                state.bounced = true;
                 self.link_slot(m, dev, at_dma, piece, len, dir, attrs)
             } else {
                 self.link_plain(m, dev, at_dma, piece, len, dir, attrs)
@@ -258,7 +261,10 @@ impl<I: IommuDriver> Dma<I> {
                     })
             };
             match linked {
-                Ok(segment) => done.push(segment),
+                Ok(segment) => {
+                    state.bounced |= segment.bounced.is_some();
+                    done.push(segment);
+                }
                 Err(e) => {
                     let mapped: u64 = done.iter().map(|s| s.len).sum();
                     if mapped > 0 {

@@ -34,6 +34,7 @@ pub mod swiotlb;
 #[cfg(test)]
 mod testing;
 pub mod trace;
+pub mod xen;
 
 pub use attrs::Attrs;
 pub use coherent::{Coherent, PageSource};
@@ -47,3 +48,4 @@ pub use profile::{Profile, Quirks};
 pub use sg::SgEntry;
 pub use swiotlb::Swiotlb;
 pub use trace::Event;
+pub use xen::FrameMap;

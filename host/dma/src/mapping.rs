@@ -197,9 +197,8 @@ impl<I: IommuDriver> Dma<I> {
             Backend::Direct | Backend::Identity => {
                 self.direct_map(m, dev, phys, size, dir, effective)
             }
-            Backend::Iommu(_) if attrs.contains(Attrs::CC_SHARED) => {
-                return Err(MapError::CcShared);
-            }
+            _ if attrs.contains(Attrs::CC_SHARED) => return Err(MapError::CcShared),
+            Backend::Xen => self.xen_map(m, dev, phys, size, dir, effective),
             Backend::Iommu(_) => self.iommu_map_phys(m, dev, phys, size, dir, effective),
         };
         self.trace.emit(|| Event::DmaMapPhys {
@@ -219,12 +218,7 @@ impl<I: IommuDriver> Dma<I> {
             attrs,
         };
         self.debug_map_phys(m, dev, range);
-        let segment = Segment {
-            dma,
-            target: slot.unwrap_or(phys),
-            len: size,
-            bounced: slot.map(|_| phys),
-        };
+        let segment = self.segment(dev, dma, phys, size, slot, effective);
         self.promise(m, dev, vec![segment], dir, attrs, Api::Phys);
         Ok(dma)
     }
@@ -263,7 +257,8 @@ impl<I: IommuDriver> Dma<I> {
             Backend::Direct | Backend::Identity => {
                 self.direct_unmap(m, dev, dma, size, dir, effective);
             }
-            Backend::Iommu(_) if attrs.contains(Attrs::CC_SHARED) => return,
+            _ if attrs.contains(Attrs::CC_SHARED) => return,
+            Backend::Xen => self.xen_unmap(m, dev, dma, size, dir, effective),
             Backend::Iommu(_) => self.iommu_unmap_phys(m, dev, dma, size, dir, effective),
         }
         self.trace.emit(|| Event::DmaUnmapPhys {
@@ -286,6 +281,30 @@ impl<I: IommuDriver> Dma<I> {
             if queued && mapping.route != Route::BusAddress {
                 self.ledger.drain(mapping);
             }
+        }
+    }
+
+    /// One piece of a mapping: where requests for it end up.
+    pub(crate) fn segment(
+        &self,
+        dev: DeviceId,
+        dma: DmaAddr,
+        phys: PhysAddr,
+        len: u64,
+        slot: Option<PhysAddr>,
+        attrs: Attrs,
+    ) -> Segment {
+        let target = slot.unwrap_or(phys);
+        let xen = self.device(dev).is_ok_and(|d| d.backend == Backend::Xen);
+        Segment {
+            dma,
+            target: if xen && !attrs.contains(Attrs::MMIO) {
+                self.frames.to_machine(target)
+            } else {
+                target
+            },
+            len,
+            bounced: slot.map(|_| phys),
         }
     }
 
@@ -394,6 +413,7 @@ impl<I: IommuDriver> Dma<I> {
                 }
                 self.iova_to_phys(m, dev, dma)?
             }
+            Backend::Xen => self.xen_dma_to_phys(dev, dma)?,
             _ => d.dma_to_phys(dma)?,
         };
         (size > 0 && phys.checked_add(size - 1).is_some()).then_some((phys, !d.coherent))

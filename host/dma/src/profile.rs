@@ -32,6 +32,9 @@ pub struct Quirks {
     /// Unlink copies bounced pieces back and releases their slots before the translation is
     /// removed, so that the device can write into a slot of somebody else for a moment.
     pub unlink_releases_slots_first: bool,
+    /// Under Xen, unmapping device memory of a non-coherent device invalidates cache lines of it:
+    /// the unmap does not look for MMIO.
+    pub xen_unmap_syncs_mmio: bool,
 }
 
 impl Profile {
@@ -46,6 +49,7 @@ impl Profile {
                 identity_only: false,
                 destroy_frees_mapped_len: false,
                 unlink_releases_slots_first: false,
+                xen_unmap_syncs_mmio: false,
             },
             Self::Linux72 => Quirks {
                 sg_p2p_cacheable: true,
@@ -54,6 +58,7 @@ impl Profile {
                 identity_only: true,
                 destroy_frees_mapped_len: true,
                 unlink_releases_slots_first: true,
+                xen_unmap_syncs_mmio: true,
             },
             // The page-table code of that time is taken to write Svpbmt, or nothing could be seen
             // of the cacheable mapping on the bus.
@@ -64,6 +69,7 @@ impl Profile {
                 identity_only: false,
                 destroy_frees_mapped_len: true,
                 unlink_releases_slots_first: true,
+                xen_unmap_syncs_mmio: false,
             },
         }
     }

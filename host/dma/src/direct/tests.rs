@@ -241,3 +241,26 @@ fn direct_table() {
         }
     }
 }
+
+/// Addresses of private memory carry the encryption bit, those of slots and shared memory do not.
+#[test]
+fn encrypted_memory() {
+    const BIT: u64 = 1 << 47;
+    let d = |force_bounce| Device {
+        memory_encryption: BIT,
+        force_bounce,
+        ..device()
+    };
+    let mut b = Bench::new(Config::default(), d(false), Attach::Direct).pool(false);
+    assert_eq!(b.map(RAM, 64, FromDevice, NONE), Ok(RAM | BIT));
+    assert_eq!(b.map(BAR, 64, FromDevice, Attrs::MMIO), Ok(BAR));
+    b.unmap(RAM | BIT, 64, FromDevice, NONE);
+    b.unmap(BAR, 64, FromDevice, Attrs::MMIO);
+    assert!(b.dma.warnings().is_empty());
+    let mut b = Bench::new(Config::default(), d(true), Attach::Direct).pool(false);
+    let shared = b.map(RAM, 64, FromDevice, Attrs::CC_SHARED);
+    assert_eq!(shared, Ok(RAM));
+    assert_eq!(b.map(RAM, 64, FromDevice, NONE), Ok(POOL));
+    b.unmap(POOL, 64, FromDevice, NONE);
+    assert_eq!(b.dma.swiotlb().unwrap().used(), 0);
+}

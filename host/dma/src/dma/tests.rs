@@ -25,3 +25,59 @@ fn limits() {
         .unwrap_err();
     assert_eq!(b.dma.warnings().count(WarningKind::SwiotlbFull), 1);
 }
+
+/// Without an IOMMU a mask below 32 bits must reach all of main memory.
+#[test]
+fn masks() {
+    for (attach, narrow) in [(Attach::Direct, false), (Attach::Strict, true)] {
+        let mut b = Bench::new(Config::default(), device(), attach);
+        let dev = b.dev;
+        for set in [Dma::dma_set_mask, Dma::dma_set_coherent_mask] {
+            assert_eq!(set(&mut b.dma, dev, 0xffff_ffff), Ok(()));
+            let low = set(&mut b.dma, dev, 0x3fff_ffff);
+            assert_eq!(low.is_ok(), narrow);
+            if let Err(e) = low {
+                assert_eq!((e, e.errno()), (MapError::MaskTooSmall(0x3fff_ffff), -5));
+            }
+        }
+        assert!(!b.dma.dma_addressing_limited(dev) || narrow);
+        b.dma.devices[0].bus_dma_limit = 0xbfff_ffff;
+        assert!(b.dma.dma_addressing_limited(dev));
+        b.dma.devices[0].dma_mask = None;
+        assert_eq!(b.dma.dma_set_mask(dev, u64::MAX), Err(MapError::NoMask));
+    }
+    let mut b = Bench::new(Config::default(), device(), Attach::Direct).pool(false);
+    assert_eq!(b.dma.dma_max_mapping_size(b.dev), u64::MAX);
+    b.dma.devices[0].bus_dma_limit = 0xbfff_ffff;
+    assert_eq!(b.dma.dma_max_mapping_size(b.dev), 256 << 10);
+    let b = Bench::new(Config::default(), device(), Attach::Xen).pool(false);
+    assert_eq!(b.dma.dma_max_mapping_size(b.dev), 256 << 10);
+}
+
+/// What the bridge does not let in must not be an IOVA.
+#[test]
+fn gaps_of_dma_ranges_are_reserved() {
+    let range = |dma, size| DmaRange {
+        cpu_start: PhysAddr(dma),
+        dma_start: DmaAddr(dma),
+        size,
+    };
+    let d = Device {
+        dma_ranges: vec![range(0x9000_0000, 0x2000), range(0x8000_0000, 0x1000)],
+        ..device()
+    };
+    assert_eq!(
+        d.dma_range_gaps(),
+        [
+            (0, 0x7fff_ffff),
+            (0x8000_1000, 0x8fff_ffff),
+            (0x9000_2000, u64::MAX)
+        ]
+    );
+    assert_eq!(device().dma_range_gaps(), []);
+    let mut b = strict(d);
+    assert_eq!(b.map(RAM, 4096, ToDevice, NONE), Ok(0x9000_1000));
+    assert_eq!(b.map(RAM, 4096, ToDevice, NONE), Ok(0x9000_0000));
+    assert_eq!(b.map(RAM, 4096, ToDevice, NONE), Ok(0x8000_0000));
+    assert_eq!(b.map(RAM, 4096, ToDevice, NONE), Err(MapError::NoIova));
+}

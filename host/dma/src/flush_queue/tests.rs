@@ -39,3 +39,27 @@ fn flush_queue() {
     let events = b.dma.trace.take();
     assert!(matches!(events.last(), Some(Event::FlushAll { .. })));
 }
+
+/// Where a flush is costly, all CPUs share one long ring with a slow timer.
+#[test]
+fn one_ring_for_all_cpus() {
+    let d = Device {
+        shadow_on_flush: true,
+        ..device()
+    };
+    let mut b = Bench::new(Config::default(), d, Attach::Lazy);
+    for cpu in 0..2 {
+        b.dma.set_cpu(cpu);
+        for _ in 0..300 {
+            let a = b.map(RAM, 4096, FromDevice, NONE).unwrap();
+            b.unmap(a, 4096, FromDevice, NONE);
+        }
+    }
+    assert_eq!(b.dma.queued(), 600);
+    b.m.time = 99_999_999;
+    b.dma.tick(&mut b.m);
+    assert_eq!(b.dma.queued(), 600);
+    b.m.time = 100_000_000;
+    b.dma.tick(&mut b.m);
+    assert_eq!(b.dma.queued(), 0);
+}

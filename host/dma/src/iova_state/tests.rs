@@ -176,3 +176,56 @@ fn two_step_frees_what_it_took() {
         assert_eq!(s.addr() == first, profile == Profile::Intended);
     }
 }
+
+#[test]
+fn sizes_that_no_state_can_hold() {
+    let mut b = strict(device());
+    for size in [0, 1 << 63] {
+        assert_eq!(b.dma.dma_iova_try_alloc(b.dev, PhysAddr(0), size), None);
+    }
+    assert_eq!(b.dma.warnings().count(WarningKind::IovaSize), 2);
+}
+
+/// A head that cannot be bounced leaves no flag behind, a tail that cannot leaves nothing mapped.
+#[test]
+fn a_failed_bounce_is_undone() {
+    let d = Device {
+        untrusted: true,
+        min_align_mask: 0xfff,
+        ..device()
+    };
+    for (phys, flag) in [(RAM + 0x200, 1 << 63), (RAM, 0)] {
+        let mut b = strict(d.clone());
+        let pool = Swiotlb::new(PhysAddr(POOL), 0x4_0000, 1, false).unwrap();
+        b.dma.set_swiotlb(pool);
+        let mut s = b
+            .dma
+            .dma_iova_try_alloc(b.dev, PhysAddr(phys % 4096), 0x4000)
+            .unwrap();
+        // One page is left of the pool: enough for a head, not for head and tail.
+        let hold = if flag == 0 { 0x4_0000 } else { 0x3_f000 };
+        let rule = b.dma.slot_rule(&b.dma.devices[0], 0xfff);
+        b.dma
+            .swiotlb
+            .as_mut()
+            .unwrap()
+            .map(0, PhysAddr(RAM + 0x10_0000), hold, rule)
+            .unwrap();
+        let used = b.dma.swiotlb().unwrap().used();
+        let r = b.dma.dma_iova_link(
+            &mut b.m,
+            b.dev,
+            &mut s,
+            PhysAddr(phys),
+            0,
+            0x2100,
+            FromDevice,
+            NONE,
+        );
+        assert!(matches!(r, Err(MapError::SwiotlbFull(_))), "{r:?}");
+        assert_eq!(s.raw_size(), 0x4000 | flag);
+        assert!(b.dma.iommu().unwrap().pages.is_empty());
+        assert_eq!(b.dma.swiotlb().unwrap().used(), used);
+        assert_eq!(b.dma.live().count(), 0);
+    }
+}
