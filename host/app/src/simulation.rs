@@ -67,6 +67,27 @@ impl Default for Options {
     }
 }
 
+/// Cache maintenance that the CPU has done, in calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Maintenance {
+    /// Ranges cleaned.
+    pub cleans: u64,
+    /// Ranges invalidated.
+    pub invalidates: u64,
+}
+
+impl std::ops::Sub for Maintenance {
+    type Output = Self;
+
+    /// What was done since `earlier`.
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            cleans: self.cleans - earlier.cleans,
+            invalidates: self.invalidates - earlier.invalidates,
+        }
+    }
+}
+
 /// An MSI that arrived at the interrupt files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Msi {
@@ -97,6 +118,8 @@ pub struct Simulation {
     pub memory: CachedMemory,
     /// Everything that looks at taps.
     pub checker: Checker,
+    /// Cache maintenance so far.
+    pub maintenance: Maintenance,
     options: Options,
     reads: ReadQueue,
     rng: ChaCha8Rng,
@@ -138,6 +161,7 @@ impl Simulation {
             model,
             memory: CachedMemory::new(&options.map),
             checker,
+            maintenance: Maintenance::default(),
             reads: ReadQueue::new(options.latency, 256),
             rng: ChaCha8Rng::seed_from_u64(options.seed),
             stall: false,
@@ -620,10 +644,12 @@ impl Machine for Simulation {
     }
 
     fn cache_clean(&mut self, addr: PhysAddr, len: u64) {
+        self.maintenance.cleans += 1;
         self.memory.clean(addr, len);
     }
 
     fn cache_invalidate(&mut self, addr: PhysAddr, len: u64) {
+        self.maintenance.invalidates += 1;
         self.memory.invalidate(addr, len);
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tlproof_dma::{
     Api, Attach, Attrs, Config, Device, DeviceId, Dma, IovaState, MapError, Mapping, Profile,
-    Quirks, SgEntry,
+    Quirks, SgEntry, Swiotlb,
     iommu::IommuError,
     p2pdma::{HostBridgePolicy, MapType, Provider, ProviderId},
     pages::PagePool,
@@ -61,6 +61,14 @@ pub struct Setup {
     pub machine: simulation::Options,
     /// Which Linux.
     pub profile: Profile,
+    /// Switches in place of the profile's.
+    pub quirks: Option<Quirks>,
+    /// The mapping API, but for the switches.
+    pub config: Config,
+    /// Parameters of the endpoints' devices, but for identity and coherence.
+    pub device: Device,
+    /// The bounce pool.
+    pub swiotlb: Option<Swiotlb>,
     /// How each endpoint is attached.
     pub attach: [Attach; 3],
     /// Whether each endpoint's DMA is coherent.
@@ -80,6 +88,10 @@ impl Default for Setup {
         Self {
             machine: simulation::Options::default(),
             profile: Profile::Intended,
+            quirks: None,
+            config: Config::default(),
+            device: Device::new(Bdf::new(0, 0, 0)),
+            swiotlb: None,
             attach: [Attach::Strict; 3],
             coherent: [true; 3],
             acs: Acs::STANDARD,
@@ -91,6 +103,14 @@ impl Default for Setup {
             tables: Range::sized(0x8000_0000, 64 << 20),
             policy: HostBridgePolicy::AllowList,
         }
+    }
+}
+
+impl Setup {
+    /// The switches in force.
+    #[must_use]
+    pub fn quirks(&self) -> Quirks {
+        self.quirks.unwrap_or(self.profile.quirks())
     }
 }
 
@@ -162,12 +182,22 @@ impl Testbench {
                 .ok_or_else(|| Error::Machine("the IOMMU has no BAR".into()))?;
             sim.set_iommu_registers(bar.phys);
             let pool = PagePool::new(tables);
-            Some(RiscvIommu::probe(&mut sim, bar.phys, pool, &setup.iommu)?)
+            let options = riscv::Options {
+                svpbmt_refused: setup.quirks().svpbmt_refused,
+                ..setup.iommu.clone()
+            };
+            Some(RiscvIommu::probe(&mut sim, bar.phys, pool, &options)?)
         } else {
             None
         };
-        let config = Config::new(setup.profile).reserve_window(map.aperture, map.bus_offset);
-        let mut dma = Dma::new(with_svpbmt(config, setup), iommu);
+        let config = Config {
+            quirks: setup.quirks(),
+            ..setup.config.clone()
+        };
+        let mut dma = Dma::new(config.reserve_window(map.aperture, map.bus_offset), iommu);
+        if let Some(pool) = &setup.swiotlb {
+            dma.set_swiotlb(pool.clone());
+        }
         dma.p2pdma.policy = setup.policy;
         dma.set_pages(Box::new(PagePool::new(coherent)));
 
@@ -183,7 +213,8 @@ impl Testbench {
                     node.bdf
                 )));
             };
-            let mut device = Device::new(node.bdf);
+            let mut device = setup.device.clone();
+            device.bdf = node.bdf;
             device.coherent = setup.coherent[i];
             let dev = dma.add_device(&mut sim, device, setup.attach[i])?;
             let provider = dma.p2pdma.add(Provider {
@@ -506,15 +537,4 @@ impl Testbench {
         self.sim.quiesce(&faults);
         Ok(())
     }
-}
-
-/// The pre-series and intended profiles use Svpbmt; a stock 7.2 kernel refuses it.
-fn with_svpbmt(mut config: Config, setup: &Setup) -> Config {
-    if !setup.iommu.svpbmt {
-        config.quirks = Quirks {
-            svpbmt_refused: false,
-            ..config.quirks
-        };
-    }
-    config
 }

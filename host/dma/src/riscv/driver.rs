@@ -60,6 +60,9 @@ pub struct Options {
     pub fault_queue_log2: u8,
     /// Use page-based memory types if the unit has them.
     pub svpbmt: bool,
+    /// The page-table code refuses the memory types that the driver asks of it: with a unit that
+    /// has them, no paging domain can be made ([`Quirks::svpbmt_refused`](crate::Quirks)).
+    pub svpbmt_refused: bool,
     /// Interrupts; `None` leaves all vectors masked.
     pub msi: Option<MsiTarget>,
     /// Cycles after which the unit is given up.
@@ -77,6 +80,7 @@ impl Default for Options {
             command_queue_log2: 13,
             fault_queue_log2: 12,
             svpbmt: true,
+            svpbmt_refused: false,
             msi: None,
             timeout: 1_000_000,
             defects: Defects::default(),
@@ -102,6 +106,7 @@ pub struct RiscvIommu {
     faults: FaultQueue,
     mode: Mode,
     svpbmt: bool,
+    svpbmt_refused: bool,
     domains: BTreeMap<DomainId, Domain>,
     next_domain: u32,
     pscids: BTreeSet<u32>,
@@ -163,6 +168,7 @@ impl RiscvIommu {
             faults,
             mode,
             svpbmt: options.svpbmt && capabilities.contains(Capabilities::SVPBMT),
+            svpbmt_refused: options.svpbmt_refused,
             domains: BTreeMap::new(),
             next_domain: 1,
             pscids: BTreeSet::new(),
@@ -353,6 +359,9 @@ impl IommuDriver for RiscvIommu {
     }
 
     fn domain_alloc(&mut self, m: &mut dyn Machine) -> Result<DomainId, IommuError> {
+        if self.svpbmt && self.svpbmt_refused {
+            return Err(IommuError::Unsupported);
+        }
         let pscid = (1..=PSCID_LAST)
             .zip(self.pscids.iter().map(Some).chain(std::iter::repeat(None)))
             .find(|&(n, used)| used != Some(&n))
