@@ -1,7 +1,12 @@
 //! What goes wrong, by mistake or by bad luck.
 
 use super::*;
-use crate::{WarningKind, p2pdma::HostBridgePolicy, pages::PagePool};
+use crate::{
+    WarningKind,
+    debug::{DmaDebug, Options},
+    p2pdma::HostBridgePolicy,
+    pages::PagePool,
+};
 use tlproof_pcie::Range;
 
 type Mistake = fn(&mut Defects);
@@ -39,17 +44,24 @@ fn mistakes_in_the_lists_are_seen_by_the_controller() {
 #[test]
 fn mistakes_at_unmap_are_warned_about() {
     let gap = [(BAR, 0x200), (BAR + 0x4000, 0x800)];
-    let cases: [(Mistake, WarningKind); 2] = [
-        (|d| d.sgl_lengths_lost = true, WarningKind::FreeSize),
-        (|d| d.unmap_without_mmio = true, WarningKind::FreeAttrs),
+    let cases: [(Mistake, u8); 2] = [
+        (|d| d.sgl_lengths_lost = true, 5),
+        (|d| d.unmap_without_mmio = true, 11),
     ];
-    for (defect, kind) in cases {
+    for (defect, number) in cases {
         let mut rig = Rig::strict(FAR);
+        let options = Options {
+            all_errors: true,
+            ..Options::default()
+        };
+        rig.b.dma.debug = Some(Box::new(DmaDebug::new(options)));
         let req = rig.request(Queue::Io, ReqOp::Read, &gap);
         let iod = rig.prep(Source::IO, &req).unwrap();
         defect(&mut rig.nvme.defects);
         rig.unmap(&req, iod);
-        assert_eq!(rig.b.dma.warnings().count(kind), 2);
+        let shown = rig.b.dma.debug().unwrap().log.shown();
+        let reports: Vec<u8> = shown.iter().map(|c| c.report.number()).collect();
+        assert_eq!(reports, [number; 2]);
     }
 }
 
