@@ -25,6 +25,8 @@ pub mod ledger;
 pub mod machine;
 mod mapping;
 pub mod nvme;
+#[cfg(test)]
+mod order;
 pub mod p2pdma;
 pub mod pages;
 pub mod profile;

@@ -80,3 +80,6 @@ impl From<Profile> for Quirks {
         profile.quirks()
     }
 }
+
+#[cfg(test)]
+mod tests;

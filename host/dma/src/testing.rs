@@ -14,6 +14,7 @@ use crate::{
 };
 
 pub mod bench;
+pub mod recorder;
 
 const LINE: u64 = 64;
 const PAGE: u64 = 4096;

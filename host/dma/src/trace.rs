@@ -1,6 +1,6 @@
 //! Events of the DMA API and of what it calls, with the fields of the kernel's trace events.
 
-use std::fmt;
+use std::{cell::RefCell, fmt, rc::Rc};
 
 use tlproof_pcie::{Bdf, Direction, DmaAddr, PhysAddr};
 
@@ -569,12 +569,19 @@ impl fmt::Display for Event {
 pub struct Trace {
     on: bool,
     events: Vec<Event>,
+    shared: Option<Rc<RefCell<Vec<String>>>>,
 }
 
 impl Trace {
     /// Starts or stops to record.
     pub fn set_enabled(&mut self, on: bool) {
         self.on = on;
+    }
+
+    /// Also writes a line for each event into a list that others write to, so that it shows what
+    /// happened in between.
+    pub fn share(&mut self, lines: Rc<RefCell<Vec<String>>>) {
+        self.shared = Some(lines);
     }
 
     /// Hands over what was recorded since the last call.
@@ -585,7 +592,11 @@ impl Trace {
     /// Records the event that `event` makes, if recording is on.
     pub(crate) fn emit(&mut self, event: impl FnOnce() -> Event) {
         if self.on {
-            self.events.push(event());
+            let event = event();
+            if let Some(lines) = &self.shared {
+                lines.borrow_mut().push(event.to_string());
+            }
+            self.events.push(event);
         }
     }
 }
