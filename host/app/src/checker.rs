@@ -119,6 +119,13 @@ impl Checker {
         &self.own
     }
 
+    /// All violations as the results show them.
+    #[must_use]
+    pub fn violation_rows(&self) -> Vec<ViolationRow> {
+        let board = self.board.violations().iter().map(violation_row);
+        board.chain(self.own.iter().cloned()).collect()
+    }
+
     /// Adds what was found to a tally.
     pub fn tally(&self, t: &mut Tally, cycles: u64, map_calls: u64) {
         let stats = self.board.stats();
@@ -145,9 +152,7 @@ impl Checker {
             self.memory.checked,
             self.memory.failed,
         );
-        t.violations
-            .extend(self.board.violations().iter().map(violation_row));
-        t.violations.extend(self.own.iter().cloned());
+        t.violations.extend(self.violation_rows());
         t.failed += self.failed();
         t.tlps += stats.tlps;
         t.rows += stats.rows();

@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod memory_port;
 pub mod output;
 pub mod pcapng;
+pub mod program;
 pub mod replay;
 pub mod report;
 pub mod simulation;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use tlproof_dma::{
-    Api, Attach, Attrs, Config, Device, DeviceId, Dma, IovaState, MapError, Mapping, Profile,
-    Quirks, SgEntry, Swiotlb,
+    Api, Attach, Attrs, Coherent, Config, Device, DeviceId, Dma, IovaState, MapError, Mapping,
+    Profile, Quirks, SgEntry, Swiotlb,
     iommu::IommuError,
     p2pdma::{HostBridgePolicy, MapType, Provider, ProviderId},
     pages::PagePool,
@@ -73,6 +73,8 @@ pub struct Setup {
     pub attach: [Attach; 3],
     /// Whether each endpoint's DMA is coherent.
     pub coherent: [bool; 3],
+    /// Whether unaligned buffers of each endpoint are bounced.
+    pub untrusted: [bool; 3],
     /// ACS services of all ports.
     pub acs: Acs,
     /// IOMMU driver options.
@@ -94,6 +96,7 @@ impl Default for Setup {
             swiotlb: None,
             attach: [Attach::Strict; 3],
             coherent: [true; 3],
+            untrusted: [false; 3],
             acs: Acs::STANDARD,
             iommu: riscv::Options {
                 command_queue_log2: 6,
@@ -216,6 +219,7 @@ impl Testbench {
             let mut device = setup.device.clone();
             device.bdf = node.bdf;
             device.coherent = setup.coherent[i];
+            device.untrusted |= setup.untrusted[i];
             let dev = dma.add_device(&mut sim, device, setup.attach[i])?;
             let provider = dma.p2pdma.add(Provider {
                 owner: node.bdf,
@@ -280,6 +284,69 @@ impl Testbench {
         let ending = self.revoke_begin(dev, dma, size);
         self.dma
             .dma_unmap_phys(&mut self.sim, dev, dma, size, dir, attrs);
+        self.revoke_end(ending);
+    }
+
+    /// `dma_map_resource`, entered in the ledger.
+    ///
+    /// # Errors
+    /// As the call.
+    pub fn map_resource(
+        &mut self,
+        f: usize,
+        phys: PhysAddr,
+        size: u64,
+        dir: Direction,
+    ) -> Result<DmaAddr, MapError> {
+        let dev = self.functions[f].dev;
+        self.calls += 1;
+        let none = Attrs::empty();
+        let dma = self
+            .dma
+            .dma_map_resource(&mut self.sim, dev, phys, size, dir, none)?;
+        let call = format!(
+            "dma_map_resource({}, phys={phys:#x}, size={size}, dir={}) = {dma:#x}",
+            self.functions[f].engine.bdf,
+            dir.name()
+        );
+        self.promise(dev, dma, call);
+        Ok(dma)
+    }
+
+    /// `dma_unmap_resource`.
+    pub fn unmap_resource(&mut self, f: usize, dma: DmaAddr, size: u64, dir: Direction) {
+        let dev = self.functions[f].dev;
+        self.calls += 1;
+        let ending = self.revoke_begin(dev, dma, size);
+        let none = Attrs::empty();
+        self.dma
+            .dma_unmap_resource(&mut self.sim, dev, dma, size, dir, none);
+        self.revoke_end(ending);
+    }
+
+    /// `dma_alloc_coherent`, entered in the ledger.
+    ///
+    /// # Errors
+    /// As the call.
+    pub fn alloc_coherent(&mut self, f: usize, size: u64) -> Result<Coherent, MapError> {
+        let dev = self.functions[f].dev;
+        self.calls += 1;
+        let memory = self.dma.dma_alloc_coherent(&mut self.sim, dev, size)?;
+        let call = format!(
+            "dma_alloc_coherent({}, size={size}) = {:#x}",
+            self.functions[f].engine.bdf, memory.dma
+        );
+        self.promise(dev, memory.dma, call);
+        Ok(memory)
+    }
+
+    /// `dma_free_coherent`.
+    pub fn free_coherent(&mut self, f: usize, memory: Coherent) {
+        let dev = self.functions[f].dev;
+        self.calls += 1;
+        let ending = self.revoke_begin(dev, memory.dma, memory.size);
+        self.dma
+            .dma_free_attrs(&mut self.sim, dev, memory, Attrs::empty());
         self.revoke_end(ending);
     }
 
@@ -386,6 +453,25 @@ impl Testbench {
         self.dma
             .dma_iova_destroy(&mut self.sim, dev, state, mapped, dir, attrs);
         self.revoke_end(ending);
+    }
+
+    /// `dma_iova_unlink` of each link, then `dma_iova_free`.
+    pub fn iova_unlink_free(
+        &mut self,
+        f: usize,
+        state: &mut IovaState,
+        links: &[(u64, u64)],
+        (dir, attrs): (Direction, Attrs),
+    ) {
+        let dev = self.functions[f].dev;
+        for (offset, size) in links {
+            self.calls += 1;
+            let ending = self.revoke_begin(dev, state.addr().offset(*offset), *size);
+            self.dma
+                .dma_iova_unlink(&mut self.sim, dev, state, *offset, *size, dir, attrs);
+            self.revoke_end(ending);
+        }
+        self.dma.dma_iova_free(dev, state);
     }
 
     /// How function `f` reaches the memory BAR of function `peer`.

@@ -1,0 +1,73 @@
+use tlproof_dma::Profile;
+use tlproof_pcie::Direction;
+
+use super::{Op, PeerVia, Program, World, generate, run, shrink, shrink::fails_with};
+
+#[test]
+fn random_programs_keep_their_promises() {
+    for seed in 0..40 {
+        let program = generate(seed, 60, Profile::Intended);
+        let outcome = run(&program, None).unwrap_or_else(|e| panic!("seed {seed}: {e}\n{program}"));
+        assert_eq!(outcome.failures, [], "seed {seed}\n{program}");
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_program() {
+    let a = generate(7, 60, Profile::Intended);
+    assert_eq!(a, generate(7, 60, Profile::Intended));
+    assert_ne!(a, generate(8, 60, Profile::Intended));
+    let (x, y) = (run(&a, None).unwrap(), run(&a, None).unwrap());
+    assert_eq!((x.tlps, x.compared), (y.tlps, y.compared));
+    assert!(x.tlps > 0);
+}
+
+#[test]
+fn every_part_of_a_program_is_a_program() {
+    let whole = generate(3, 40, Profile::Intended);
+    for skip in 0..whole.ops.len() {
+        let mut part = whole.clone();
+        part.ops.remove(skip);
+        let outcome = run(&part, None).unwrap();
+        assert_eq!(outcome.failures, [], "without step {skip}\n{part}");
+    }
+}
+
+#[test]
+fn a_failure_shrinks_to_the_steps_that_make_it() {
+    let mut program = generate(5, 60, Profile::PreSeries);
+    program.world = World {
+        profile: Profile::PreSeries,
+        ..World::default()
+    };
+    let id = 1000;
+    program.ops.insert(
+        30,
+        Op::MapPeer {
+            id,
+            dev: 0,
+            peer: 2,
+            offset: 0x1230,
+            size: 0x3000,
+            dir: Direction::FromDevice,
+            via: PeerVia::Phys,
+        },
+    );
+    program.ops.insert(
+        40,
+        Op::Dma {
+            id,
+            at: 0,
+            len: 512,
+            write: true,
+            relaxed: false,
+            fetch: false,
+        },
+    );
+    let fails = |p: &Program| fails_with(p, "promise", "memory type");
+    assert!(fails(&program));
+    let short = shrink(&program, fails, |_, _| {});
+    assert_eq!(short.ops.len(), 2, "{short}");
+    assert!(matches!(short.ops[0], Op::MapPeer { .. }), "{short}");
+    assert!(matches!(short.ops[1], Op::Dma { .. }), "{short}");
+}

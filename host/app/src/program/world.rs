@@ -1,0 +1,196 @@
+//! The machine of a program.
+
+use tlproof_dma::{Attach, Profile, Swiotlb, p2pdma::HostBridgePolicy, riscv::Mode};
+use tlproof_pcie::{MemoryMap, PhysAddr, Range, tree::Acs};
+
+use crate::{
+    checker::Checker,
+    memory_port::Latency,
+    output::SharedSink,
+    simulation,
+    testbench::{Error, Setup, Testbench},
+};
+
+/// Bounce slots.
+const POOL: Range = Range::sized(0x8800_0000, 4 << 20);
+
+/// How an endpoint is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// A DMA domain, invalidated at every unmap.
+    Strict,
+    /// A DMA domain with a flush queue.
+    Lazy,
+    /// The identity domain.
+    Identity,
+}
+
+/// An endpoint's DMA parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// How it is attached; without an IOMMU all are direct.
+    pub attached: Attached,
+    /// It snoops the CPU caches.
+    pub coherent: bool,
+    /// Unaligned buffers are bounced.
+    pub untrusted: bool,
+    /// Bits of the DMA mask.
+    pub mask_bits: u32,
+    /// `min_align_mask`.
+    pub min_align_mask: u64,
+}
+
+impl Default for Port {
+    fn default() -> Self {
+        Self {
+            attached: Attached::Strict,
+            coherent: true,
+            untrusted: false,
+            mask_bits: 64,
+            min_align_mask: 0,
+        }
+    }
+}
+
+/// Everything about the machine that a program can choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct World {
+    /// Which Linux.
+    pub profile: Profile,
+    /// Seed of latencies and stalls.
+    pub seed: u64,
+    /// Least and most cycles of a read at the memory port.
+    pub latency: (u64, u64),
+    /// The memory port refuses a request in one of this many cycles; 0 never.
+    pub stall_one_in: u32,
+    /// There is an IOMMU.
+    pub iommu: bool,
+    /// Page-table mode, `None` for the widest.
+    pub mode: Option<Mode>,
+    /// Levels of the device directory.
+    pub ddt_levels: u8,
+    /// Base of the PCIe aperture.
+    pub aperture: u64,
+    /// CPU physical address less bus address in the aperture.
+    pub bus_offset: u64,
+    /// Ports redirect peer requests to the root complex.
+    pub redirect: bool,
+    /// The host bridge lets peers through.
+    pub bridge: bool,
+    /// A bounce pool: `Some(true)` bounces every streaming mapping of untranslated devices.
+    pub swiotlb: Option<bool>,
+    /// The endpoints.
+    pub ports: [Port; 3],
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            profile: Profile::Intended,
+            seed: 1,
+            latency: (8, 40),
+            stall_one_in: 0,
+            iommu: true,
+            mode: None,
+            ddt_levels: 3,
+            aperture: 0x4000_0000,
+            bus_offset: 0,
+            redirect: true,
+            bridge: true,
+            swiotlb: None,
+            ports: Default::default(),
+        }
+    }
+}
+
+impl World {
+    /// The testbench's options.
+    #[must_use]
+    pub fn setup(&self) -> Setup {
+        let attach = |p: &Port| match (self.iommu, p.attached) {
+            (false, _) => Attach::Direct,
+            (true, Attached::Strict) => Attach::Strict,
+            (true, Attached::Lazy) => Attach::Lazy,
+            (true, Attached::Identity) => Attach::Identity,
+        };
+        let [a, b, c] = &self.ports;
+        let mut s = Setup {
+            machine: simulation::Options {
+                map: MemoryMap {
+                    aperture: Range::sized(self.aperture, 0x4000_0000),
+                    bus_offset: self.bus_offset,
+                    ..MemoryMap::default()
+                },
+                iommu: self.iommu,
+                aperture_wb: self.blocking(),
+                latency: Latency {
+                    min: self.latency.0,
+                    max: self.latency.1.max(self.latency.0 + 1),
+                },
+                stall_one_in: self.stall_one_in,
+                seed: self.seed,
+                ..simulation::Options::default()
+            },
+            profile: self.profile,
+            attach: [attach(a), attach(b), attach(c)],
+            coherent: [a.coherent, b.coherent, c.coherent],
+            untrusted: [a.untrusted, b.untrusted, c.untrusted],
+            acs: if self.redirect {
+                Acs::STANDARD
+            } else {
+                Acs::SV | Acs::UF
+            },
+            policy: if self.bridge {
+                HostBridgePolicy::Any
+            } else {
+                HostBridgePolicy::Refuse
+            },
+            ..Setup::default()
+        };
+        s.iommu.address_mode = self.mode;
+        s.iommu.ddt_levels = Some(self.ddt_levels);
+        // A stock kernel refuses a unit with page-based memory types.
+        s.iommu.svpbmt = self.profile != Profile::Linux72;
+        s
+    }
+
+    /// Whether every endpoint is translated, so that accesses without a promise are refused.
+    #[must_use]
+    pub fn blocking(&self) -> bool {
+        self.iommu
+            && !self.profile.quirks().identity_only
+            && self.ports.iter().all(|p| p.attached != Attached::Identity)
+    }
+
+    /// Brings the machine up.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn bring_up(&self, sink: Option<SharedSink>) -> Result<Testbench, Error> {
+        /// Violations that end a program.
+        const ENOUGH: usize = 20;
+        let setup = self.setup();
+        let checker = Checker::new(&setup.machine, self.blocking(), sink, ENOUGH);
+        let mut bench = Testbench::new(&setup, checker)?;
+        for (function, port) in bench.functions.iter().zip(&self.ports) {
+            let mask = u64::MAX >> (64 - port.mask_bits.clamp(1, 64));
+            bench.dma.dma_set_mask(function.dev, mask)?;
+            bench.dma.dma_set_coherent_mask(function.dev, mask)?;
+            bench
+                .dma
+                .dma_set_min_align_mask(function.dev, port.min_align_mask)?;
+        }
+        if let Some(force) = self.swiotlb
+            && let Some(pool) = Swiotlb::new(POOL.base, POOL.size(), 2, force)
+        {
+            bench.dma.set_swiotlb(pool);
+        }
+        Ok(bench)
+    }
+
+    /// Where buffers may lie: low memory for narrow masks is at 2 GiB too, as all of it is.
+    #[must_use]
+    pub const fn buffers() -> Range {
+        Range::sized(PhysAddr(0x9000_0000).0, 256 << 20)
+    }
+}
