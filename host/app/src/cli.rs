@@ -23,6 +23,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Run a seeded random campaign of mappings and DMA.
     Run(RunArgs),
+    /// Run random drivers on random machines; a failing one is shrunk and printed as Rust.
+    Fuzz(FuzzArgs),
     /// Replay traces captured on Linux, with DMA inside every live mapping.
     Replay(ReplayArgs),
     /// Print the PCIe tree of the simulated machine after enumeration.
@@ -122,6 +124,23 @@ pub struct RunArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub machine: MachineArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub common: Common,
+}
+
+/// `tlproof fuzz`.
+#[derive(Clone, Debug, Args)]
+pub struct FuzzArgs {
+    /// Seed of the first program; the following ones count up.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Programs to run; each has a machine of its own.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+    pub programs: u64,
+    /// Steps of a program.
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub steps: u32,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub common: Common,

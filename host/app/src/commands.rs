@@ -13,10 +13,11 @@ use crate::{
     campaign::{self, Campaign},
     checker::Checker,
     cli::{
-        CheckArgs, Cli, Command, Common, MachineArgs, ProfileArg, ReplayArgs, RunArgs, TreeArgs,
+        CheckArgs, Cli, Command, Common, FuzzArgs, MachineArgs, ProfileArg, ReplayArgs, RunArgs,
+        TreeArgs,
     },
     output::{SharedSink, Sink, Tally},
-    replay,
+    program, replay,
     report::{self, ResultDir, Results, Summary, TraceRow, Verdict, ViolationRow},
     simulation::{self, Simulation, Waves},
     testbench::{self, Setup},
@@ -75,6 +76,7 @@ pub fn run(cli: Cli) -> Result<bool, Error> {
     match cli.command {
         Some(Command::Run(args)) => run_campaign(&args),
         Some(Command::Replay(args)) => run_replay(&args),
+        Some(Command::Fuzz(args)) => fuzz(&args),
         Some(Command::Tree(args)) => tree(&args),
         Some(Command::Check(args)) => check(&args),
         None => check(&CheckArgs::default()),
@@ -172,6 +174,39 @@ impl Job {
         bar.finish_and_clear();
         c.bench.sim.close_waves();
         result.map_err(|e| self.machine_error(e))
+    }
+
+    /// Runs programs from `seed` on; the first that fails, shrunk, and why.
+    fn fuzz(&mut self, args: &FuzzArgs) -> Result<Option<Shrunk>, Error> {
+        let bar = progress(args.programs, &format!("programs from seed {}", args.seed));
+        for seed in args.seed..args.seed.saturating_add(args.programs) {
+            let profile = self.profile.profile();
+            let program = program::generate(seed, args.steps as usize, profile);
+            let (outcome, bench) = program::run_on(&program, Some(Rc::clone(&self.sink)))
+                .map_err(|e| self.machine_error(e))?;
+            let checker = &bench.sim.checker;
+            checker.tally(&mut self.tally, bench.sim.cycles(), bench.calls);
+            bar.inc(1);
+            let Some(first) = outcome.failures.first() else {
+                continue;
+            };
+            self.tally.failed += outcome.failures.len() as u64 - checker.failed();
+            bar.set_message(format!("shrinking seed {seed}"));
+            let short = program::shrink(
+                &program,
+                |p| program::fails_with(p, &first.judge, &first.field),
+                |_, _| bar.tick(),
+            );
+            bar.finish_and_clear();
+            return Ok(Some(Shrunk {
+                seed,
+                steps: program.ops.len(),
+                failure: first.clone(),
+                program: short,
+            }));
+        }
+        bar.finish_and_clear();
+        Ok(None)
     }
 
     fn replay(&mut self, path: &Path) -> Result<(), Error> {
@@ -338,6 +373,46 @@ fn campaign_options(args: &RunArgs) -> Result<campaign::Options, Error> {
         map: args.machine.memory_map().map_err(Error::Usage)?,
         waves: None,
     })
+}
+
+/// A failing program, made short.
+struct Shrunk {
+    seed: u64,
+    steps: usize,
+    failure: program::Failure,
+    program: program::Program,
+}
+
+fn fuzz(args: &FuzzArgs) -> Result<bool, Error> {
+    if args.common.waves {
+        return Err(Error::Usage(
+            "--waves is for `run` and `replay`: run the shrunk program to see its waves".to_owned(),
+        ));
+    }
+    let profile = args.common.profile.name();
+    let command = format!(
+        "tlproof fuzz --seed {} --programs {} --steps {} --profile {profile}",
+        args.seed, args.programs, args.steps
+    );
+    let name = format!("fuzz-seed{}-{profile}", args.seed);
+    let mut job = Job::new(&args.common, &name, args.seed, command)?;
+    let failed = job.fuzz(args)?;
+    if let Some(s) = &failed {
+        let text = format!(
+            "// Seed {}, {} of {} steps; {} judge: {}\n\n{}",
+            s.seed,
+            s.program.ops.len(),
+            s.steps,
+            s.failure.judge,
+            s.failure.text,
+            s.program
+        );
+        job.dir.write("shrunk.rs", &text)?;
+        if !args.common.json {
+            writeln!(std::io::stdout().lock(), "{text}")?;
+        }
+    }
+    job.finish(args.common.json)
 }
 
 fn machine_options(args: &MachineArgs) -> String {

@@ -19,8 +19,8 @@ use std::fmt;
 use tlproof_pcie::Direction;
 
 pub use generate::generate;
-pub use run::{Failure, Outcome, run};
-pub use shrink::shrink;
+pub use run::{Failure, Outcome, run, run_on};
+pub use shrink::{fails_with, shrink};
 pub use world::{Attached, Port, World};
 
 /// Names an object of a program: a mapping, a ring, a request.

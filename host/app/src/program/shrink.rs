@@ -30,7 +30,8 @@ pub fn shrink(
 }
 
 /// Whether a program fails with this judge and field.
-pub(crate) fn fails_with(program: &Program, judge: &str, field: &str) -> bool {
+#[must_use]
+pub fn fails_with(program: &Program, judge: &str, field: &str) -> bool {
     run(program, None).is_ok_and(|o| {
         o.failures
             .iter()

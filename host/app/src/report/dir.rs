@@ -131,6 +131,17 @@ impl ResultDir {
         TlpWriter::new(&path, file)
     }
 
+    /// Writes one more file.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn write(&self, name: &str, text: &str) -> Result<(), Error> {
+        write(&self.partial.join(name), |out| {
+            out.write_all(text.as_bytes())
+        })
+    }
+
     /// Ends `tlps.csv`, writes the other files and gives the directory its name.
     ///
     /// # Errors
