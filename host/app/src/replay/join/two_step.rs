@@ -34,9 +34,7 @@ impl Pending {
                 ));
             }
             Event::IovaTryAllocRet { ret, iova, .. } => {
-                let Some((at, mut call)) = self.try_alloc.take() else {
-                    return None;
-                };
+                let (at, mut call) = self.try_alloc.take()?;
                 let alloc = self.alloc.take();
                 if let Call::TryAlloc {
                     dev,
@@ -76,9 +74,7 @@ impl Pending {
                 ));
             }
             Event::IovaLinkRet { ret: result, .. } => {
-                let Some((at, mut call)) = self.link.take() else {
-                    return None;
-                };
+                let (at, mut call) = self.link.take()?;
                 if let Call::Link { ret, did, .. } = &mut call {
                     *ret = result;
                     // All entries since the link began, whatever their address.
