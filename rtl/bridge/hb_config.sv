@@ -36,6 +36,8 @@ module hb_config #(
   output logic iommu_mem_enable_o,
   /// Their base.
   output logic [63:12] iommu_bar_o,
+  /// A request from below a root port violates its Access Control Services.
+  input logic [NumRp-1:0] acs_violation_i,
   /// Configuration of the root ports.
   output port_pkg::port_cfg_t [NumRp-1:0] rp_cfg_o
 );
@@ -110,6 +112,7 @@ module hb_config #(
       .be_i,
       .wdata_i,
       .rdata_o(rdata[p+2]),
+      .target_abort_i(acs_violation_i[p]),
       .cfg_o(rp_cfg_o[p])
     );
   end

@@ -11,9 +11,7 @@ module hb_ingress #(
   /// Maximum payload size in bytes.
   parameter int unsigned MaxPayload = 512,
   /// Width of a slot number; 2**IdxW slots a class.
-  parameter int unsigned IdxW = 3,
-  /// Completion Status for a non-posted request that ACS blocks.
-  parameter logic [2:0] AcsStatus = tlp_pkg::CplUr
+  parameter int unsigned IdxW = 3
 ) (
   /// Clock.
   input logic clk_i,
@@ -76,6 +74,8 @@ module hb_ingress #(
 
   /// Slots that have an outcome and are not released, as `iss`.
   output logic [1:0][2**IdxW-1:0] answered_o,
+  /// A request that violates Source Validation is taken from the link.
+  output logic acs_violation_o,
   /// Something is held.
   output logic busy_o
 );
@@ -123,17 +123,17 @@ module hb_ingress #(
   // Admission: [0] posted, [1] non-posted.
   logic [1:0] refuse;
   logic [1:0][2:0] refuse_status;
+  logic [1:0] violation;
 
   for (genvar c = 0; c < 2; c++) begin : gen_admit
     tlp_hdr_t hdr;
-    logic violation;
     logic [7:0] bus;
     assign bus = hdr[63:56];  // of the Requester ID
     assign hdr = head[c].head.hdr;
-    assign violation = cfg_i.acs.sv && !port_pkg::bus_below(cfg_i, bus);
+    assign violation[c] = cfg_i.acs.sv && !port_pkg::bus_below(cfg_i, bus);
     // AT = 11b is reserved (PCIe 6.0 §10.2.1).
-    assign refuse[c] = violation || !hdr_is_mem(hdr) || !cfg_i.master_en || hdr_at(hdr) == 2'b11;
-    assign refuse_status[c] = violation ? AcsStatus : CplUr;
+    assign refuse[c] = violation[c] || !hdr_is_mem(hdr) || !cfg_i.master_en || hdr_at(hdr) == 2'b11;
+    assign refuse_status[c] = violation[c] ? CplCa : CplUr;
   end
 
   logic [1:0] alloc_valid;
@@ -236,6 +236,8 @@ module hb_ingress #(
   assign np_head_o = out_head[1];
   assign np_res_o = out_res[1];
   assign out_take[1] = np_take_i;
+
+  assign acs_violation_o = |(alloc_valid & alloc_ready & violation);
 
   assign cpl_valid_o = valid[ClassCpl] && in_order[ClassCpl];
   assign cpl_beat_o = head[ClassCpl];

@@ -5,8 +5,6 @@
 module hb_resolve #(
   /// Root ports, at most 2.
   parameter int unsigned NumRp = 2,
-  /// Completion Status for a non-posted request that ACS blocks.
-  parameter logic [2:0] AcsStatus = tlp_pkg::CplUr,
   localparam int unsigned PortW = (NumRp > 1) ? $clog2(NumRp) : 1
 ) (
   /// PMA table.
@@ -31,6 +29,8 @@ module hb_resolve #(
   /// System physical address.
   input logic [55:0] spa_i,
 
+  /// The request violates Access Control Services.
+  output logic violation_o,
   /// The outcome.
   output bridge_pkg::resolved_t res_o
 );
@@ -78,6 +78,7 @@ module hb_resolve #(
   end
 
   always_comb begin
+    violation_o = 1'b0;
     res_o = '{dest: DestNone, cpl_status: CplUr, attr: attr, addr: {8'd0, spa_i}};
     if (status_i == iommu_pkg::TrCa) begin
       res_o.cpl_status = CplCa;
@@ -86,8 +87,11 @@ module hb_resolve #(
         PmaMem, PmaIo: res_o.dest = DestMem;
         PmaPcie: begin
           res_o.addr = bus_addr;
-          if (peer_hit && blocked) res_o.cpl_status = AcsStatus;
-          else if (peer_hit) res_o.dest = dest_e'(2'(DestPeer0) + 2'(peer));
+          if (peer_hit && blocked) begin
+            res_o.cpl_status = CplCa;  // §6.12.4
+            violation_o = 1'b1;
+          end
+          if (peer_hit && !blocked) res_o.dest = dest_e'(2'(DestPeer0) + 2'(peer));
         end
         default: ;
       endcase

@@ -8,8 +8,6 @@
 module hb_translate #(
   /// Root ports, at most 2.
   parameter int unsigned NumRp = 2,
-  /// Completion Status for a non-posted request that ACS blocks.
-  parameter logic [2:0] AcsStatus = tlp_pkg::CplUr,
   localparam int unsigned PortW = (NumRp > 1) ? $clog2(NumRp) : 1,
   localparam int unsigned IdxW = iommu_pkg::TrTagW - PortW - 1
 ) (
@@ -59,6 +57,9 @@ module hb_translate #(
   output logic [NumRp-1:0][1:0] fill_valid_o,
   /// The outcome.
   output bridge_pkg::resolved_t fill_res_o,
+
+  /// The outcome is that the request violates Access Control Services of its root port.
+  output logic [NumRp-1:0] acs_violation_o,
 
   /// Tap: an outcome.
   output logic tap_valid_o,
@@ -148,6 +149,7 @@ module hb_translate #(
   logic [SelW-1:0] rsp_stream;
   tlp_head_t [NumIn-1:0] rsp_heads;
   tlp_head_t rsp_head;
+  logic violation;
 
   always_comb begin
     if (iommu_enable_i) begin
@@ -170,13 +172,14 @@ module hb_translate #(
   assign rsp_head = rsp_heads[rsp_stream];
 
   always_comb begin
+    acs_violation_o = '0;
+    acs_violation_o[rsp_stream[SelW-1:1]] = rsp_valid && violation;
     fill_valid_o = '0;
     fill_valid_o[rsp_stream[SelW-1:1]][rsp_stream[0]] = rsp_valid;
   end
 
   hb_resolve #(
-    .NumRp(NumRp),
-    .AcsStatus(AcsStatus)
+    .NumRp(NumRp)
   ) u_resolve (
     .pma_i,
     .bus_offset_i,
@@ -188,6 +191,7 @@ module hb_translate #(
     .status_i(rsp.status),
     .pbmt_i(rsp.pbmt),
     .spa_i(rsp.spa),
+    .violation_o(violation),
     .res_o(fill_res_o)
   );
 

@@ -16,8 +16,6 @@ module host_bridge #(
   parameter logic [15:0] HbVendorId = 16'h1ae0,
   /// Cycles until the CPU port gives up a missing completion.
   parameter int unsigned CplTimeout = 2 ** 18,
-  /// Completion Status for a non-posted request that ACS blocks.
-  parameter logic [2:0] AcsStatus = tlp_pkg::CplUr,
   localparam int unsigned PortW = (NumRp > 1) ? $clog2(NumRp) : 1
 ) (
   /// Clock.
@@ -189,6 +187,10 @@ module host_bridge #(
     .busy_o(cpu_busy)
   );
 
+  // Requests that violate ACS of their root port, before and after translation.
+  logic [NumRp-1:0] validation_failed;
+  logic [NumRp-1:0] blocked;
+
   hb_config #(
     .NumRp(NumRp),
     .HbVendorId(HbVendorId)
@@ -205,6 +207,7 @@ module host_bridge #(
     .rdata_o(cfg_rdata),
     .iommu_mem_enable_o(iommu_mem_enable),
     .iommu_bar_o(iommu_bar),
+    .acs_violation_i(validation_failed | blocked),
     .rp_cfg_o(rp_cfg)
   );
 
@@ -236,8 +239,7 @@ module host_bridge #(
     hb_ingress #(
       .beat_t(beat_t),
       .MaxPayload(MaxPayload),
-      .IdxW(IdxW),
-      .AcsStatus(AcsStatus)
+      .IdxW(IdxW)
     ) u_ingress (
       .clk_i,
       .rst_ni,
@@ -266,6 +268,7 @@ module host_bridge #(
       .cpl_take_i(cpl_take[p]),
       .cpl_beat_o(cpl_beat[p]),
       .answered_o(answered[p]),
+      .acs_violation_o(validation_failed[p]),
       .busy_o(ingress_busy[p])
     );
   end
@@ -285,8 +288,7 @@ module host_bridge #(
   logic drain_ack;
 
   hb_translate #(
-    .NumRp(NumRp),
-    .AcsStatus(AcsStatus)
+    .NumRp(NumRp)
   ) u_translate (
     .clk_i,
     .rst_ni,
@@ -309,6 +311,7 @@ module host_bridge #(
     .fill_head_i(fill_head),
     .fill_valid_o(fill_valid),
     .fill_res_o(fill_res),
+    .acs_violation_o(blocked),
     .tap_valid_o,
     .tap_port_o,
     .tap_head_o,

@@ -34,12 +34,16 @@ module cfg_type1 #(
   /// The register at `dw_i`.
   output logic [31:0] rdata_o,
 
+  /// This port completes a request from its secondary side as a Completer Abort.
+  input logic target_abort_i,
+
   /// The decoded registers.
   output port_pkg::port_cfg_t cfg_o
 );
 
   localparam logic [9:0] DwCommand = 10'h001;
   localparam logic [9:0] DwBus = 10'h006;
+  localparam logic [9:0] DwSecStatus = 10'h007;
   localparam logic [9:0] DwMem = 10'h008;
   localparam logic [9:0] DwPf = 10'h009;
   localparam logic [9:0] DwPfBaseHi = 10'h00a;
@@ -61,6 +65,7 @@ module cfg_type1 #(
 
   logic [31:0] command_q;
   logic [31:0] bus_q;
+  logic target_abort_q;  // Secondary Status: Signaled Target Abort (§7.5.1.3.7)
   logic [31:0] mem_q;
   logic [31:0] pf_q;
   logic [31:0] pf_base_hi_q;
@@ -110,6 +115,13 @@ module cfg_type1 #(
     end
   end
 
+  // Written 1 to clear; an event at the same clock edge is not lost.
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) target_abort_q <= 1'b0;
+    else if (target_abort_i) target_abort_q <= 1'b1;
+    else if (write_i && dw_i == DwSecStatus && be_i[3] && wdata_i[27]) target_abort_q <= 1'b0;
+  end
+
   always_comb begin
     case (dw_i)
       10'h000: rdata_o = {DeviceId, VendorId};
@@ -117,6 +129,7 @@ module cfg_type1 #(
       10'h002: rdata_o = {24'h060400, 8'h00};
       10'h003: rdata_o = 32'h0001_0000;
       DwBus: rdata_o = bus_q;
+      DwSecStatus: rdata_o = {4'd0, target_abort_q, 27'd0};
       DwMem: rdata_o = mem_q;
       DwPf: rdata_o = pf_q | 32'h0001_0001;  // 64-bit window
       DwPfBaseHi: rdata_o = pf_base_hi_q;

@@ -16,9 +16,7 @@ module pcie_switch #(
   /// Downstream ports.
   parameter int unsigned NumDn = 2,
   /// Maximum payload size in bytes.
-  parameter int unsigned MaxPayload = 512,
-  /// Completion Status for a non-posted request that ACS blocks.
-  parameter logic [2:0] AcsStatus = tlp_pkg::CplUr
+  parameter int unsigned MaxPayload = 512
 ) (
   /// Clock.
   input logic clk_i,
@@ -87,6 +85,7 @@ module pcie_switch #(
   logic [NumStreams-1:0] st_cfg_hit;
   logic [NumStreams-1:0][PortW-1:0] st_fn;
   logic [NumStreams-1:0][2:0] st_status;
+  logic [NumStreams-1:0] st_violation;
   logic [NumStreams-1:0] st_taken;  // by any egress
   logic [NumStreams-1:0] st_pop;
 
@@ -128,8 +127,7 @@ module pcie_switch #(
 
       switch_route #(
         .NumDn(NumDn),
-        .Port(p),
-        .AcsStatus(AcsStatus)
+        .Port(p)
       ) u_route (
         .hdr_i(head[c].head.hdr),
         .cfg_i(cfg),
@@ -138,6 +136,7 @@ module pcie_switch #(
         .cfg_hit_o(st_cfg_hit[S]),
         .fn_o(st_fn[S]),
         .status_o(st_status[S]),
+        .violation_o(st_violation[S]),
         .hdr_o(hdr)
       );
 
@@ -229,6 +228,7 @@ module pcie_switch #(
     .cfg_hit_i(st_cfg_hit[local_sel]),
     .fn_i(st_fn[local_sel]),
     .status_i(st_status[local_sel]),
+    .violation_i(st_violation[local_sel]),
     .cpl_beat_o(cpl_beat),
     .cpl_valid_o(cpl_valid),
     .cpl_take_i(|cpl_take),

@@ -30,6 +30,8 @@ module switch_local #(
   input logic [PortW-1:0] fn_i,
   /// With a non-posted `sop` beat that is no `cfg_hit_i`: how it completes.
   input logic [2:0] status_i,
+  /// With the `sop` beat of a request: it violates Access Control Services of the port it entered.
+  input logic violation_i,
 
   /// The completion.
   output beat_t cpl_beat_o,
@@ -48,6 +50,7 @@ module switch_local #(
 
   logic sop_np;
   logic cfg_write;
+  logic violation;
   logic [NumDn:0][31:0] rdata;
   logic [15:0] up_id_q;  // Bus and Device Number captured by the upstream port (§2.2.6.2)
   logic mid_q;
@@ -65,6 +68,9 @@ module switch_local #(
   assign sop_np = rx_valid_i && rx_beat_i.sop && hdr_class(hdr) == ClassNp && rx_ready_o[ClassNp];
   assign cfg_write = sop_np && cfg_hit_i && hdr_has_data(hdr);
 
+  // Posted or non-posted (PCIe 6.0 §6.12.4).
+  assign violation = rx_valid_i && rx_beat_i.sop && violation_i && rx_ready_o[hdr_class(hdr)];
+
   for (genvar p = 0; p <= NumDn; p++) begin : gen_fn
     cfg_type1 #(
       .VendorId(16'h1b36),
@@ -81,6 +87,7 @@ module switch_local #(
       .be_i(hdr_first_be(hdr)),
       .wdata_i(rx_beat_i.data[31:0]),
       .rdata_o(rdata[p]),
+      .target_abort_i(violation && src_i == PortW'(p)),
       .cfg_o(cfg_o[p])
     );
   end

@@ -11,8 +11,6 @@ module switch_route #(
   parameter int unsigned NumDn = 2,
   /// The port that the TLP entered.
   parameter int unsigned Port = 0,
-  /// Completion Status for a non-posted request that ACS blocks.
-  parameter logic [2:0] AcsStatus = tlp_pkg::CplUr,
   localparam int unsigned PortW = $clog2(NumDn + 2)
 ) (
   /// Header of the TLP.
@@ -30,6 +28,8 @@ module switch_route #(
   output logic [PortW-1:0] fn_o,
   /// Otherwise, if it stays here: how it completes.
   output logic [2:0] status_o,
+  /// It stays here because it violates Access Control Services.
+  output logic violation_o,
   /// The header to forward.
   output tlp_pkg::tlp_hdr_t hdr_o
 );
@@ -112,6 +112,7 @@ module switch_route #(
     end
 
     assign status_o = CplUr;
+    assign violation_o = 1'b0;
   end else begin : gen_from_below
     acs_t acs;
     logic own;
@@ -131,7 +132,8 @@ module switch_route #(
     assign broadcast_o = 1'b0;
     assign cfg_hit_o = 1'b0;
     assign fn_o = '0;
-    assign status_o = violation ? AcsStatus : CplUr;
+    assign violation_o = violation;
+    assign status_o = violation ? CplCa : CplUr;  // §6.12.4
 
     always_comb begin
       logic vector;

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use tlproof_dma::{
     Attrs, IovaState, MapError, Profile, SgEntry, machine::Machine, p2pdma::MapType, riscv::Mode,
 };
-use tlproof_pcie::{Direction, DmaAddr, PhysAddr, Range, tree::Acs};
+use tlproof_pcie::{Bdf, Direction, DmaAddr, PhysAddr, Range, tree::Acs};
 
 use crate::{
     buffers::BufferPool,
@@ -622,18 +622,26 @@ impl Campaign {
     }
 
     /// A declared probe: the system must block it.
-    fn probe(&mut self, f: usize, addr: DmaAddr, len: u32, write: bool) -> Result<(), Error> {
+    fn probe(
+        &mut self,
+        f: usize,
+        addr: DmaAddr,
+        len: u32,
+        write: bool,
+        spoof: Option<Bdf>,
+    ) -> Result<(), Error> {
         if self.bench.functions[f].engine.outstanding >= QUEUE_DEPTH / 2 {
             return Ok(());
         }
         let id = self.next_id();
-        let d = Descriptor::pattern(id, write, addr, len.max(1), self.rng.random());
-        let bdf = self.bench.functions[f].engine.bdf;
+        let mut d = Descriptor::pattern(id, write, addr, len.max(1), self.rng.random());
+        d.spoof = spoof;
+        let requester = spoof.unwrap_or(self.bench.functions[f].engine.bdf);
         let rogue =
             self.bench
                 .sim
                 .checker
-                .expect_rogue(bdf, addr.on_bus(), u64::from(d.len), write);
+                .expect_rogue(requester, addr.on_bus(), u64::from(d.len), write);
         self.bench.functions[f]
             .engine
             .submit(&mut self.bench.sim, &d)?;
@@ -642,7 +650,8 @@ impl Campaign {
         Ok(())
     }
 
-    /// Probes an address that was never mapped, or a live mapping against its direction.
+    /// Probes an address that was never mapped, or a live mapping against its direction; now and
+    /// then with a Requester ID of a bus that is nowhere, which Source Validation blocks.
     fn probe_somewhere(&mut self) -> Result<(), Error> {
         let f = self.rng.random_range(0..self.bench.functions.len());
         let one_way = self.jobs.iter().find(|j| {
@@ -654,11 +663,16 @@ impl Campaign {
             && self.rng.random_bool(0.5)
         {
             let s = job.spans[0];
-            return self.probe(f, s.dma, s.len.min(128) as u32, true);
+            return self.probe(f, s.dma, s.len.min(128) as u32, true, None);
         }
         let addr = DmaAddr(0x1000_0000 + PAGE * self.rng.random_range(0..0x1000));
         let write = self.rng.random_bool(0.5);
         let len = self.rng.random_range(1..256);
-        self.probe(f, addr, len, write)
+        // Each endpoint has a false ID of its own, so that tags stay apart.
+        let spoof = self
+            .rng
+            .random_bool(0.2)
+            .then(|| Bdf::new(0xf0 + f as u8, 0, 0));
+        self.probe(f, addr, len, write, spoof)
     }
 }

@@ -16,7 +16,7 @@ pub mod memory;
 pub mod scoreboard;
 pub mod violation;
 
-pub use fabric::{EndpointPlace, EndpointPort, FabricChoices, Topology};
+pub use fabric::{EndpointPlace, EndpointPort, Topology};
 pub use ledger::{MemoryKind, Promise, PromiseId, RogueId, Route};
 pub use scoreboard::{Config, CpuRequest, Dest, MemRequest, Scoreboard, Translated};
 pub use violation::{Judge, Rule, Stats, Tap, TlpId, Violation};

@@ -32,6 +32,9 @@ pub const CR: u32 = 1 << 3;
 pub const UF: u32 = 1 << 4;
 pub const EC: u32 = 1 << 5;
 
+/// Secondary Status: Signaled Target Abort, in the register at 0x1c.
+const TARGET_ABORT: u32 = 1 << 27;
+
 pub struct Bench {
     pub model: Model<PcieSwitch>,
     pub rng: ChaCha8Rng,
@@ -205,6 +208,25 @@ impl Bench {
 
     /// `tlp` ends in the switch, which completes it with UR if it is non-posted.
     pub fn refused(&mut self, from: usize, tlp: &Tlp) -> Checked {
+        self.ends(from, tlp, CplStatus::UnsupportedRequest)
+    }
+
+    /// `tlp` violates ACS at `from`: CA if it is non-posted, and Signaled Target Abort in Secondary
+    /// Status until software clears it (PCIe 6.0 §6.12.4, §7.5.1.3.7).
+    pub fn violates(&mut self, from: usize, tlp: &Tlp) -> Checked {
+        let function = DN_FN[from - 1];
+        let status = self.get(function, 0x1c)?;
+        ensure!(status == 0, "Secondary Status before: {status:#x}");
+        self.ends(from, tlp, CplStatus::CompleterAbort)?;
+        let status = self.get(function, 0x1c)?;
+        ensure!(status == TARGET_ABORT, "Secondary Status: {status:#x}");
+        self.set(function, 0x1c, !TARGET_ABORT)?;
+        let status = self.get(function, 0x1c)?;
+        ensure!(status == TARGET_ABORT, "written 0: {status:#x}");
+        self.set(function, 0x1c, TARGET_ABORT)
+    }
+
+    fn ends(&mut self, from: usize, tlp: &Tlp, status: CplStatus) -> Checked {
         if tlp.class() != NON_POSTED {
             let out = self.send(from, tlp.clone())?;
             ensure!(
@@ -213,12 +235,12 @@ impl Bench {
             );
             return Ok(());
         }
-        self.goes(from, tlp, from, &refusal(from, &tlp.head))
+        self.goes(from, tlp, from, &refusal(from, &tlp.head, status))
     }
 }
 
-/// The completion with UR of a request that came from `port`.
-pub fn refusal(port: usize, request: &Head) -> Tlp {
+/// The completion with `status` of a request that came from `port`.
+pub fn refusal(port: usize, request: &Head, status: CplStatus) -> Tlp {
     let completer = if port == UP { UP_FN } else { DN_FN[port - 1] };
     let (addr, left) = if request.is_mem() {
         let (first, span) = request.byte_span();
@@ -226,14 +248,7 @@ pub fn refusal(port: usize, request: &Head) -> Tlp {
     } else {
         (0, 4)
     };
-    Tlp::completion(
-        request,
-        completer,
-        CplStatus::UnsupportedRequest,
-        left,
-        addr,
-        Vec::new(),
-    )
+    Tlp::completion(request, completer, status, left, addr, Vec::new())
 }
 
 pub fn read(addr: u64, requester: Bdf) -> Tlp {

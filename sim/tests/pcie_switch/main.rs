@@ -181,12 +181,15 @@ fn access_control_services() -> Checked {
     // Source Validation: bus numbers from elsewhere (§6.12.1.1).
     b.acs(0, SV, 0)?;
     for wrong in [BELOW[1], Bdf(0), DN_FN[0]] {
-        b.refused(from, &read(ABOVE, wrong))?;
-        b.refused(from, &write(ABOVE, wrong, 2))?;
-        b.refused(from, &write(MEM[1], wrong, 2))?;
+        b.violates(from, &read(ABOVE, wrong).with_tag(0x2a))?;
+        b.violates(from, &write(ABOVE, wrong, 2))?;
+        b.violates(from, &write(MEM[1], wrong, 2))?;
     }
     b.passes(from, &read(ABOVE, own), UP)?;
     b.passes(from, &write(ABOVE, own, 2), UP)?;
+    // What nobody claims is no violation.
+    b.refused(from, &read(MEM[2], own))?;
+    ensure!(b.get(DN_FN[0], 0x1c)? == 0, "Secondary Status after UR");
     b.acs(0, 0, 0)?;
     b.passes(from, &write(ABOVE, BELOW[1], 2), UP)?;
 
@@ -208,7 +211,7 @@ fn access_control_services() -> Checked {
         for tlp in [&to_peer, &posted_to_peer] {
             match port {
                 Some(port) => b.passes(from, tlp, port)?,
-                None => b.refused(from, tlp)?,
+                None => b.violates(from, &tlp.clone().with_tag(0x15))?,
             }
         }
     }

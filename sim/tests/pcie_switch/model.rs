@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tlproof_pcie::Head;
+use tlproof_pcie::{CplStatus, Head};
 
 use crate::bench::*;
 use crate::common::{COMPLETION, Checked, NON_POSTED, POSTED, Tlp};
@@ -49,32 +49,31 @@ impl Fabric {
         }
     }
 
-    /// The port that a TLP leaves by, `None` if the switch keeps it.
-    pub fn route(&self, from: usize, head: &Head) -> Option<usize> {
+    /// The port that a TLP leaves by, or the status of a request that the switch keeps.
+    pub fn route(&self, from: usize, head: &Head) -> Result<usize, CplStatus> {
+        const NOBODYS: CplStatus = CplStatus::UnsupportedRequest;
+        const VIOLATION: CplStatus = CplStatus::CompleterAbort;
         let target = Self::target(head);
         if from == UP {
-            return target;
+            return target.ok_or(NOBODYS);
         }
         let (acs, vector) = self.acs[from - 1];
         if !head.is_cpl() && acs & SV != 0 && head.requester().bus() != BELOW[from - 1].bus() {
-            return None;
+            return Err(VIOLATION);
         }
         match target {
-            None if head.is_mem() && head.addr().0 & !0xf_ffff == MEM[2] => None,
-            None => Some(UP),
-            Some(to) if to == from => (acs & UF != 0).then_some(UP),
-            Some(to) if head.is_cpl() => Some(if acs & CR != 0 && !head.relaxed() {
-                UP
-            } else {
-                to
-            }),
+            None if head.is_mem() && head.addr().0 & !0xf_ffff == MEM[2] => Err(NOBODYS),
+            None => Ok(UP),
+            Some(to) if to == from => (acs & UF != 0).then_some(UP).ok_or(NOBODYS),
+            Some(_) if head.is_cpl() && acs & CR != 0 && !head.relaxed() => Ok(UP),
+            Some(to) if head.is_cpl() => Ok(to),
             Some(to) => {
                 let marked = vector >> (to - 1) & 1 != 0;
                 match (acs & RR != 0, acs & EC != 0) {
-                    (false, false) => Some(to),
-                    (true, false) => Some(UP),
-                    (false, true) => (!marked).then_some(to),
-                    (true, true) => Some(if marked { UP } else { to }),
+                    (false, true) if marked => Err(VIOLATION),
+                    (true, false) => Ok(UP),
+                    (true, true) if marked => Ok(UP),
+                    _ => Ok(to),
                 }
             }
         }
@@ -83,7 +82,7 @@ impl Fabric {
     /// Notes a TLP that is being sent.
     pub fn send(&mut self, from: usize, tlp: &Tlp) {
         match self.route(from, &tlp.head) {
-            Some(to) => {
+            Ok(to) => {
                 let mut due = tlp.clone();
                 if due.head.is_cfg() {
                     due.head.hdr[0] &= !(1 << 24);
@@ -92,11 +91,11 @@ impl Fabric {
                 self.due[to][from][class].push_back((self.sent_posted[to][from], due));
                 self.sent_posted[to][from] += u64::from(class == POSTED);
             }
-            None if tlp.class() == NON_POSTED => {
+            Err(status) if tlp.class() == NON_POSTED => {
                 // Its order among the completions from elsewhere is free: a queue of its own.
-                self.due[from][from][COMPLETION].push_back((0, refusal(from, &tlp.head)));
+                self.due[from][from][COMPLETION].push_back((0, refusal(from, &tlp.head, status)));
             }
-            None => {}
+            Err(_) => {}
         }
     }
 

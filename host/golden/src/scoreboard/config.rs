@@ -2,7 +2,7 @@
 
 use tlproof_pcie::MemoryMap;
 
-use crate::fabric::{FabricChoices, Topology};
+use crate::fabric::Topology;
 use crate::iommu;
 
 /// What the scoreboard is told about the machine.
@@ -18,8 +18,6 @@ pub struct Config {
     pub aperture_wb: bool,
     /// The tree of ports and endpoints.
     pub topology: Topology,
-    /// What the fabric's specifications leave open.
-    pub fabric: FabricChoices,
     /// The IOMMU's `capabilities` register.
     pub capabilities: u64,
     /// What the IOMMU specification leaves open.
@@ -42,7 +40,6 @@ impl Default for Config {
             ns_honour: true,
             aperture_wb: false,
             topology: Topology::default(),
-            fabric: FabricChoices::default(),
             capabilities: 56 << 32 | 1 << 15 | 1 << 9 | 0x10,
             choices: iommu::Choices::default(),
             granule: 4096,

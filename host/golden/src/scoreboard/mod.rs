@@ -57,7 +57,7 @@ impl Scoreboard {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
-            fabric: Fabric::new(config.topology.clone(), config.fabric),
+            fabric: Fabric::new(config.topology.clone()),
             judge: iommu::Judge::new(config.capabilities, config.choices.clone()),
             config,
             ledger: Ledger::default(),

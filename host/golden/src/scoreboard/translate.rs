@@ -57,7 +57,20 @@ impl Scoreboard {
             self.refuse(slot, Responder::Bridge, status, "IOMMU §7.3");
             return;
         }
-        let (dest, attr) = self.resolve(port, head, actual);
+        let (dest, attr) = self.resolve(head, actual);
+        let blocked = matches!(dest, Dest::Peer(p) if self.fabric.root_port_blocks(port, p));
+        let dest = if blocked { Dest::None } else { dest };
+        let (refusal, clause) = if blocked {
+            (
+                CplStatus::CompleterAbort,
+                "PCIe 6.0 §6.12.1.1, ACS P2P Egress Control",
+            )
+        } else {
+            (
+                CplStatus::UnsupportedRequest,
+                "nothing is at the translated address",
+            )
+        };
         self.stats.check(Rule::Destination);
         if dest != actual.dest {
             self.violate(
@@ -72,7 +85,7 @@ impl Scoreboard {
             self.check_attr(attr, actual.attr);
         }
         if dest == Dest::None {
-            self.check_permission(slot, "nothing is at the translated address");
+            self.check_permission(slot, clause);
         }
         let f = self.flights.get_mut(slot);
         f.attr = Some(actual.attr);
@@ -87,12 +100,7 @@ impl Scoreboard {
                 f.head = head.with_addr(bus);
                 self.flights.wait(slot, Tap::RpTx(p));
             }
-            Dest::None => self.refuse(
-                slot,
-                Responder::Bridge,
-                CplStatus::UnsupportedRequest,
-                "nothing is at the translated address",
-            ),
+            Dest::None => self.refuse(slot, Responder::Bridge, refusal, clause),
         }
     }
 
@@ -161,12 +169,7 @@ impl Scoreboard {
     }
 
     /// Destination and attributes of a translated request (`docs/rtl-ports.md`).
-    pub(super) fn resolve(
-        &self,
-        _port: u8,
-        head: &Head,
-        t: &Translated,
-    ) -> (Dest, Option<MemAttr>) {
+    pub(super) fn resolve(&self, head: &Head, t: &Translated) -> (Dest, Option<MemAttr>) {
         let map = &self.config.map;
         let addr = PhysAddr(t.spa.0 & !3);
         let (dest, pma) = if map.is_dram(addr, 1) {

@@ -1,6 +1,6 @@
 //! The fabric judge: routing and Access Control Services.
 
-use tlproof_golden::{Judge, Route, Tap};
+use tlproof_golden::{Dest, Judge, Route, Tap, Translated};
 use tlproof_pcie::tlp::{self, AddressType};
 use tlproof_pcie::{Bdf, BusAddr, Head};
 
@@ -150,6 +150,65 @@ fn source_validation() {
     b.play(&steps[..2]);
     b.only(Judge::Fabric, "route");
     assert!(b.sb.violations()[0].clause.contains("Source Validation"));
+}
+
+#[test]
+fn a_violation_is_answered_with_ca() {
+    // Another bus number under Source Validation; a forbidden peer under Egress Control.
+    let mut spoofed = request(0, false, BUFFER, 1, 1);
+    spoofed.requester = EP[1];
+    let forbidden = request(0, false, BAR[1], 1, 1);
+    for (r, bits) in [(spoofed, SV), (forbidden, EC)] {
+        for (status, caught) in [(4, false), (1, true)] {
+            let mut b = Bench::off();
+            b.acs(DN[0], bits);
+            b.sb.config_written(DN[0], 0x108, 4, 2);
+            b.sb.expect_rogue(r.requester, r.addr, 4, false);
+            b.play(&switch_refuses(&r, status));
+            if caught {
+                b.only(Judge::Fabric, "status");
+            } else {
+                b.clean();
+            }
+        }
+    }
+}
+
+#[test]
+fn egress_control_between_root_ports() {
+    let r = request(2, false, BAR[1], 1, 1);
+    let h = Head::mem(&r);
+    let nowhere = Translated {
+        dest: Dest::None,
+        ..to(Dest::Peer(0), &r)
+    };
+    // (ACS, egress control vector of root port 1, destination, status) and what is wrong with it.
+    for (bits, vector, t, status, wrong) in [
+        (EC, 1, nowhere, 4, None),
+        (EC, 1, nowhere, 1, Some("status")),
+        (EC, 1, to(Dest::Peer(0), &r), 0, Some("destination")),
+        (EC | RR, 1, nowhere, 1, Some("destination")),
+        (EC, 2, nowhere, 1, Some("destination")),
+    ] {
+        let mut b = Bench::new();
+        b.acs(RP[1], bits);
+        b.sb.config_written(RP[1], 0x108, 4, vector);
+        b.sb.expect_rogue(EP[2], r.addr, 4, false);
+        b.play(&[
+            Step::Tlp(Tap::EpTx(2), h, vec![]),
+            Step::Tlp(Tap::RpRx(1), h, vec![]),
+            Step::Translated(1, h, t),
+        ]);
+        if status != 0 {
+            let c = completion(Bdf(0), &h, status, (0, 0, 4));
+            b.play(&[
+                Step::Tlp(Tap::RpTx(1), c, vec![]),
+                Step::Tlp(Tap::EpRx(2), c, vec![]),
+            ]);
+        }
+        let first = b.sb.violations().first().map(|v| v.field);
+        assert_eq!(first, wrong, "ACS {bits:#x}, vector {vector}");
+    }
 }
 
 #[test]

@@ -1,64 +1,13 @@
 //! Where PCI Express takes a TLP: ports, windows and Access Control Services as software has
 //! configured them (PCIe 6.0 §2.2.4, §6.12, §7.5.1.3, §7.7.11).
 
-use serde::Serialize;
+mod config;
+mod topology;
+
 use tlproof_pcie::{Bdf, CplStatus, Head, tlp::AddressType, tlp::fmt_type};
 
-/// The port that an endpoint hangs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-pub enum EndpointPort {
-    /// A root port.
-    RootPort(u8),
-    /// A downstream port of the switch below a root port.
-    Switch {
-        /// The root port.
-        root_port: u8,
-        /// Device number of the downstream port.
-        downstream: u8,
-    },
-}
-
-/// One endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-pub struct EndpointPlace {
-    /// The port above it.
-    pub port: EndpointPort,
-}
-
-/// The static tree. Bus numbers are what enumeration writes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Topology {
-    /// Endpoints, by the number of their taps.
-    pub endpoints: Vec<EndpointPlace>,
-    /// Root ports, the function numbers on bus 0.
-    pub root_ports: Vec<Bdf>,
-    /// The IOMMU's function.
-    pub iommu: Bdf,
-    /// The root port above the switch, and the number of its downstream ports.
-    pub switch: Option<(u8, u8)>,
-    /// Sizes of BAR 0 and BAR 2 of an endpoint in bytes.
-    pub bars: [u64; 2],
-}
-
-impl Default for Topology {
-    /// The tree of `sim_top`: a switch with endpoints 0 and 1 below 00:02.0, endpoint 2 below
-    /// 00:03.0.
-    fn default() -> Self {
-        let below = |downstream| EndpointPort::Switch {
-            root_port: 0,
-            downstream,
-        };
-        Self {
-            endpoints: [below(0), below(1), EndpointPort::RootPort(1)]
-                .map(|port| EndpointPlace { port })
-                .to_vec(),
-            root_ports: vec![Bdf::new(0, 2, 0), Bdf::new(0, 3, 0)],
-            iommu: Bdf::new(0, 1, 0),
-            switch: Some((0, 2)),
-            bars: [0x4000, 0x10_0000],
-        }
-    }
-}
+use config::{Config, EGRESS_VECTOR, acs};
+pub use topology::{EndpointPlace, EndpointPort, Topology};
 
 /// A function of the tree.
 #[derive(Clone, Copy)]
@@ -68,108 +17,6 @@ enum Function {
     Upstream,
     Downstream(u8),
     Endpoint(u8),
-}
-
-/// What routing reads of a function's configuration space.
-#[derive(Clone, Copy, Debug)]
-struct Config {
-    space: [u32; WORDS],
-}
-
-/// Registers up to 0x110: header, PCI Express capability at 0x40, ACS at 0x100.
-const WORDS: usize = 0x110 / 4;
-const COMMAND: usize = 1;
-const BUSES: usize = 0x18 / 4;
-const DEVICE_CONTROL: usize = 0x48 / 4;
-const ACS_CONTROL: usize = 0x104 / 4;
-const EGRESS_VECTOR: usize = 0x108 / 4;
-
-/// ACS Control bits (PCIe 6.0 §7.7.11.3).
-mod acs {
-    pub const SOURCE_VALIDATION: u32 = 1;
-    pub const TRANSLATION_BLOCKING: u32 = 1 << 1;
-    pub const REQUEST_REDIRECT: u32 = 1 << 2;
-    pub const COMPLETION_REDIRECT: u32 = 1 << 3;
-    pub const UPSTREAM_FORWARDING: u32 = 1 << 4;
-    pub const EGRESS_CONTROL: u32 = 1 << 5;
-    pub const DIRECT_TRANSLATED: u32 = 1 << 6;
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        let mut space = [0; WORDS];
-        // MRRS resets to 512 bytes (PCIe 6.0 §7.5.3.4).
-        space[DEVICE_CONTROL] = 2 << 12;
-        Self { space }
-    }
-}
-
-impl Config {
-    fn write(&mut self, reg: u16, size: u8, value: u32) {
-        let Some(word) = self.space.get_mut(usize::from(reg) / 4) else {
-            return;
-        };
-        let mask = if size >= 4 {
-            u32::MAX
-        } else {
-            (1u32 << (8 * size)) - 1
-        };
-        let shift = 8 * u32::from(reg & 3);
-        *word = *word & !(mask << shift) | (value & mask) << shift;
-    }
-
-    const fn memory_space(&self) -> bool {
-        self.space[COMMAND] & 2 != 0
-    }
-
-    const fn bus_master(&self) -> bool {
-        self.space[COMMAND] & 4 != 0
-    }
-
-    const fn secondary(&self) -> u8 {
-        (self.space[BUSES] >> 8) as u8
-    }
-
-    /// Whether a bus is below this bridge; none is before enumeration.
-    const fn holds_bus(&self, bus: u8) -> bool {
-        let subordinate = (self.space[BUSES] >> 16) as u8;
-        self.secondary() != 0 && bus >= self.secondary() && bus <= subordinate
-    }
-
-    /// Whether an enabled window holds the address (PCIe 6.0 §7.5.1.3.8 to 12).
-    fn window(&self, addr: u64) -> bool {
-        if !self.memory_space() {
-            return false;
-        }
-        let m = self.space[0x20 / 4];
-        let base = u64::from(m & 0xfff0) << 16;
-        let limit = u64::from(m & 0xfff0_0000) | 0xf_ffff;
-        if addr >= base && addr <= limit {
-            return true;
-        }
-        let p = self.space[0x24 / 4];
-        let base = u64::from(self.space[0x28 / 4]) << 32 | u64::from(p & 0xfff0) << 16;
-        let limit = u64::from(self.space[0x2c / 4]) << 32 | u64::from(p & 0xfff0_0000) | 0xf_ffff;
-        addr >= base && addr <= limit
-    }
-
-    fn bar(&self, index: usize, size: u64, addr: u64) -> bool {
-        let low = u64::from(self.space[0x10 / 4 + index]);
-        let base = (u64::from(self.space[0x10 / 4 + index + 1]) << 32 | low) & !(size - 1);
-        self.memory_space() && addr & !(size - 1) == base
-    }
-
-    const fn acs(&self, bit: u32) -> bool {
-        self.space[ACS_CONTROL] >> 16 & bit != 0
-    }
-
-    const fn max_payload(&self) -> u64 {
-        128 << (self.space[DEVICE_CONTROL] >> 5 & 7)
-    }
-
-    const fn max_read(&self) -> u64 {
-        128 << (self.space[DEVICE_CONTROL] >> 12 & 7)
-    }
 }
 
 /// The fate of a TLP at the next step.
@@ -185,6 +32,11 @@ pub(crate) enum Hop {
     Refused(CplStatus, &'static str),
 }
 
+/// An ACS violation is answered with CA (PCIe 6.0 §6.12.4).
+const fn acs_violation(clause: &'static str) -> Hop {
+    Hop::Refused(CplStatus::CompleterAbort, clause)
+}
+
 /// How a completer must answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -193,34 +45,9 @@ pub(crate) enum Answer {
     Either,
 }
 
-/// Statuses that the specification or the platform leaves open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct FabricChoices {
-    /// Status of a non-posted request that violates ACS; PCIe 6.0 §6.12.4 demands CA.
-    pub acs_violation: Status,
-}
-
-/// A status that refuses a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Status {
-    /// Unsupported Request.
-    UnsupportedRequest,
-    /// Completer Abort.
-    CompleterAbort,
-}
-
-impl Default for FabricChoices {
-    fn default() -> Self {
-        Self {
-            acs_violation: Status::CompleterAbort,
-        }
-    }
-}
-
 /// Shadow of the configuration that software has written.
 pub(crate) struct Fabric {
     topology: Topology,
-    choices: FabricChoices,
     iommu: Config,
     root_ports: Vec<Config>,
     downstream: Vec<Config>,
@@ -229,7 +56,7 @@ pub(crate) struct Fabric {
 }
 
 impl Fabric {
-    pub fn new(topology: Topology, choices: FabricChoices) -> Self {
+    pub fn new(topology: Topology) -> Self {
         let downstream = topology.switch.map_or(0, |s| usize::from(s.1));
         Self {
             root_ports: vec![Config::default(); topology.root_ports.len()],
@@ -238,7 +65,6 @@ impl Fabric {
             endpoints: vec![Config::default(); topology.endpoints.len()],
             iommu: Config::default(),
             topology,
-            choices,
         }
     }
 
@@ -352,26 +178,18 @@ impl Fabric {
         self.iommu.bar(0, 0x1000, addr)
     }
 
-    fn acs_violation(&self, clause: &'static str) -> Hop {
-        Hop::Refused(
-            match self.choices.acs_violation {
-                Status::CompleterAbort => CplStatus::CompleterAbort,
-                Status::UnsupportedRequest => CplStatus::UnsupportedRequest,
-            },
-            clause,
-        )
-    }
-
     /// What a port does with a request from below before it routes it.
-    fn ingress(&self, port: &Config, head: &Head) -> Option<Hop> {
+    fn ingress(port: &Config, head: &Head) -> Option<Hop> {
         if port.acs(acs::SOURCE_VALIDATION) && !port.holds_bus(head.requester().bus()) {
-            return Some(self.acs_violation("PCIe 6.0 §6.12.1.1, ACS Source Validation"));
+            return Some(acs_violation("PCIe 6.0 §6.12.1.1, ACS Source Validation"));
         }
         if port.acs(acs::TRANSLATION_BLOCKING)
             && head.is_mem()
             && head.at() != AddressType::Untranslated
         {
-            return Some(self.acs_violation("PCIe 6.0 §6.12.1.1, ACS Translation Blocking"));
+            return Some(acs_violation(
+                "PCIe 6.0 §6.12.1.1, ACS Translation Blocking",
+            ));
         }
         if head.is_mem() && !port.bus_master() {
             return Some(Hop::Refused(
@@ -417,7 +235,7 @@ impl Fabric {
             }
             return below(egress as u8);
         }
-        if let Some(hop) = self.ingress(port, head) {
+        if let Some(hop) = Self::ingress(port, head) {
             return hop;
         }
         if !head.is_mem() {
@@ -446,7 +264,7 @@ impl Fabric {
                     return up;
                 }
                 if vector {
-                    return self.acs_violation("PCIe 6.0 §6.12.1.1, ACS P2P Egress Control");
+                    return acs_violation("PCIe 6.0 §6.12.1.1, ACS P2P Egress Control");
                 }
             } else if redirect {
                 return up;
@@ -470,7 +288,17 @@ impl Fabric {
 
     /// Whether a root port refuses a request from below before the bridge translates it.
     pub fn at_root_port(&self, root_port: u8, head: &Head) -> Option<Hop> {
-        self.ingress(&self.root_ports[usize::from(root_port)], head)
+        Self::ingress(&self.root_ports[usize::from(root_port)], head)
+    }
+
+    /// Whether a root port forbids a translated request to go to another root port. Request
+    /// Redirect changes nothing: the root complex has seen the request (PCIe 6.0 §6.12.3).
+    pub fn root_port_blocks(&self, from: u8, to: u8) -> bool {
+        let port = &self.root_ports[usize::from(from)];
+        from != to
+            && port.acs(acs::EGRESS_CONTROL)
+            && !port.acs(acs::REQUEST_REDIRECT)
+            && port.space[EGRESS_VECTOR] >> to & 1 != 0
     }
 
     /// Where a TLP goes that leaves a root port downwards, and the header it arrives with.
