@@ -49,6 +49,8 @@ pub struct Descriptor {
     pub pasid: Option<Pasid>,
     /// Requester ID to lie with.
     pub spoof: Option<Bdf>,
+    /// MSI-X vector to interrupt by when complete, 0 to 7.
+    pub irq: Option<u8>,
 }
 
 impl Descriptor {
@@ -69,6 +71,7 @@ impl Descriptor {
             tc: 0,
             pasid: None,
             spoof: None,
+            irq: None,
         }
     }
 
@@ -81,6 +84,9 @@ impl Descriptor {
             | u64::from(self.ido) << 6
             | u64::from(self.spoof.is_some()) << 10
             | u64::from(self.tc & 7) << 16;
+        if let Some(v) = self.irq {
+            c |= 1 << 11 | u64::from(v & 7) << 12;
+        }
         if let Some(p) = self.pasid {
             c |= 1 << 7
                 | u64::from(p.privileged) << 8

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod commands;
 pub mod endpoint;
 pub mod memory_port;
+pub mod msix;
 pub mod output;
 pub mod pcapng;
 pub mod program;

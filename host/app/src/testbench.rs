@@ -350,6 +350,46 @@ impl Testbench {
         self.revoke_end(ending);
     }
 
+    /// Maps the page of an interrupt file for the messages of function `f`: write only, as device
+    /// memory, for as long as the device is there. Returns the address for its MSI-X table.
+    ///
+    /// # Errors
+    /// As `dma_map_phys`.
+    pub fn map_msi(&mut self, f: usize, file: PhysAddr) -> Result<DmaAddr, MapError> {
+        const PAGE: u64 = 4096;
+        let (dev, bdf) = (self.functions[f].dev, self.functions[f].engine.bdf);
+        let within = file.0 % PAGE;
+        let page = PhysAddr(file.0 - within);
+        self.calls += 1;
+        let dma = self.dma.dma_map_phys(
+            &mut self.sim,
+            dev,
+            page,
+            PAGE,
+            Direction::FromDevice,
+            Attrs::MMIO,
+        )?;
+        let via_iommu = self
+            .dma
+            .describe(dev, dma)
+            .is_some_and(|m| m.domain.is_some());
+        // The file is behind the memory port, not behind a root port.
+        self.sim.checker.promise(Promise {
+            device: bdf,
+            dma,
+            size: PAGE,
+            segments: vec![(page, PAGE)],
+            direction: Direction::FromDevice,
+            kind: MemoryKind::Mmio,
+            expect: MemType::Device,
+            snoop: false,
+            route: Route::Memory,
+            via_iommu,
+            call: format!("MSI doorbell of {bdf}: {page:#x} at {dma:#x}"),
+        });
+        Ok(dma.offset(within))
+    }
+
     /// `dma_map_sg`, entered in the ledger; returns the number of segments.
     ///
     /// # Errors
