@@ -51,7 +51,9 @@ setup)
     ;;
 run)
     setup
-    exec cargo run --release --quiet -- "$@"
+    # The first build takes minutes and says so.
+    cargo build --release -p tlproof
+    exec cargo run --release --quiet -p tlproof -- "$@"
     ;;
 test)
     setup

@@ -457,7 +457,7 @@ fn violation_row(v: &Violation) -> ViolationRow {
         tlp: v.tlp.0,
         cycle: v.cycle,
         tap: tap_name(v.tap).to_owned(),
-        rule: v.field.to_owned(),
+        rule: v.rule.name().to_owned(),
         judge: v.judge.name().to_owned(),
         field: v.field.to_owned(),
         expected: v.expected.clone(),

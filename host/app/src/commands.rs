@@ -31,6 +31,9 @@ const ENOUGH: usize = 200;
 const WAVES_BEFORE: u64 = 2_000;
 const WAVES_LENGTH: u64 = 4_000;
 
+/// More than the waves of [`WAVES_LENGTH`] cycles and their temporary files take.
+const WAVES_SPACE: usize = 8 << 20;
+
 /// TLPs of the campaign of `tlproof check`.
 const CHECK_TLPS: u64 = 100_000;
 
@@ -104,7 +107,6 @@ struct Job {
     sink: SharedSink,
     tally: Tally,
     traces: Vec<TraceRow>,
-    differences: Vec<(String, Vec<replay::Difference>)>,
     seed: u64,
     profile: ProfileArg,
     command: String,
@@ -123,7 +125,6 @@ impl Job {
             sink,
             tally: Tally::default(),
             traces: Vec::new(),
-            differences: Vec::new(),
             seed,
             profile: common.profile,
             command,
@@ -159,6 +160,7 @@ impl Job {
     fn waves(&self, options: &campaign::Options, first: Option<u64>) -> Result<(), Error> {
         let from = first.map_or(0, |c| c.saturating_sub(WAVES_BEFORE));
         let path = self.dir.partial().join("waves.fst");
+        make_room(&path, WAVES_SPACE)?;
         let bar = progress(from + WAVES_LENGTH, "waves");
         let checker = |s: &Setup| Checker::new(&s.machine, true, None, ENOUGH);
         let options = campaign::Options {
@@ -225,8 +227,6 @@ impl Job {
             .sim
             .checker
             .tally(&mut self.tally, cycles, calls);
-        self.differences
-            .push((outcome.row.name.clone(), outcome.differences));
         self.traces.push(outcome.row);
         Ok(())
     }
@@ -264,17 +264,27 @@ impl Job {
             writeln!(out, "{text}")?;
             return Ok(pass);
         }
-        print_traces(&mut out, &self.traces, &self.differences)?;
+        print_traces(&mut out, &self.traces)?;
         print_summary(&mut out, &results, &dir)?;
         Ok(pass)
     }
 }
 
-fn print_traces(
-    out: &mut impl Write,
-    traces: &[TraceRow],
-    differences: &[(String, Vec<replay::Difference>)],
-) -> Result<(), Error> {
+/// Finds out whether the disk takes `bytes` more. The writer of waves maps its files into memory:
+/// where there is no room it would end in a bus error, not in an error that can be reported.
+fn make_room(path: &Path, bytes: usize) -> Result<(), Error> {
+    let io = |source| report::Error::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let written =
+        std::fs::write(path, vec![0; bytes]).and_then(|()| std::fs::File::open(path)?.sync_all());
+    let removed = std::fs::remove_file(path);
+    written.and(removed).map_err(io)?;
+    Ok(())
+}
+
+fn print_traces(out: &mut impl Write, traces: &[TraceRow]) -> Result<(), Error> {
     if traces.is_empty() {
         return Ok(());
     }
@@ -293,9 +303,13 @@ fn print_traces(
             writeln!(out, "  truncated: {why}; replayed as far as it goes")?;
         }
     }
-    for (name, list) in differences.iter().filter(|(_, l)| !l.is_empty()) {
-        writeln!(out, "{name}: where the decisions differ from the kernel's")?;
-        for d in list {
+    for t in traces.iter().filter(|t| !t.differences.is_empty()) {
+        writeln!(
+            out,
+            "{}: where the decisions differ from the kernel's",
+            t.name
+        )?;
+        for d in &t.differences {
             writeln!(out, "  {:>6}  {}; first: {}", d.count, d.reason, d.first)?;
         }
     }

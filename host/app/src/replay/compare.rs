@@ -7,16 +7,7 @@ use super::join::{Mapped, Unmapped};
 
 const PAGE: u64 = 4096;
 
-/// Decisions that differ for one reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// What differs and why.
-    pub reason: String,
-    /// How often.
-    pub count: u64,
-    /// The first one.
-    pub first: String,
-}
+pub use crate::report::Difference;
 
 /// Comparisons so far.
 #[derive(Debug, Default)]

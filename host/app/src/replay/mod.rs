@@ -54,9 +54,6 @@ pub struct Outcome {
     pub bench: Testbench,
     /// The trace in numbers.
     pub row: TraceRow,
-    /// Where the API decides otherwise than the kernel did, by reason; then what was not replayed
-    /// or not compared.
-    pub differences: Vec<Difference>,
 }
 
 /// Reads a trace to its end.
@@ -114,13 +111,9 @@ pub fn replay(
         tlps: bench.sim.checker.tlps(),
         failed: bench.sim.checker.failed(),
         truncated: capture.trace.truncated().map(str::to_owned),
+        differences: comparison.into_differences(),
     };
-    let differences = comparison.into_differences();
-    Ok(Outcome {
-        bench,
-        row,
-        differences,
-    })
+    Ok(Outcome { bench, row })
 }
 
 /// Makes all calls; whether it stopped before the end.

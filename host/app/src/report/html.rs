@@ -122,9 +122,13 @@ fn head(page: &mut String, results: &Results) {
 fn violation(page: &mut String, v: &ViolationRow, open: bool) {
     put!(
         page,
-        "<details{}><summary><span class=fail>{}</span> at {}, TLP {}, cycle {}</summary><dl>",
+        "<details{}><summary><span class=fail>{}</span> {}: expected {}, got {} at {}, TLP {}, \
+         cycle {}</summary><dl>",
         if open { " open" } else { "" },
         escape(&v.rule),
+        escape(&v.field),
+        escape(&v.expected),
+        escape(&v.got),
         escape(&v.tap),
         v.tlp,
         grouped(v.cycle)
@@ -145,6 +149,29 @@ fn violation(page: &mut String, v: &ViolationRow, open: bool) {
     put!(page, "</details>\n");
 }
 
+/// Violations of one kind that are shown in full.
+const SHOWN: usize = 5;
+
+/// The first violations of each kind, in the order of first sight; how many are shown.
+fn violations(page: &mut String, all: &[ViolationRow]) -> u64 {
+    let mut kinds: Vec<(&ViolationRow, Vec<&ViolationRow>)> = Vec::new();
+    for v in all {
+        let kind = |v: &ViolationRow| [&v.judge, &v.field, &v.tap, &v.expected].map(String::clone);
+        match kinds.iter_mut().find(|(first, _)| kind(first) == kind(v)) {
+            Some((_, list)) => list.push(v),
+            None => kinds.push((v, vec![v])),
+        }
+    }
+    let mut shown = 0;
+    for (i, (_, list)) in kinds.iter().enumerate() {
+        for (j, v) in list.iter().take(SHOWN).enumerate() {
+            violation(page, v, i == 0 && j == 0);
+            shown += 1;
+        }
+    }
+    shown
+}
+
 fn traces(page: &mut String, rows: &[TraceRow]) {
     put!(
         page,
@@ -160,11 +187,29 @@ fn traces(page: &mut String, rows: &[TraceRow]) {
         for n in [t.events, t.mappings, t.replayed, t.compared] {
             put!(page, "<td class=n>{}", grouped(n));
         }
-        put!(page, "{}", failures(t.differed));
+        put!(page, "<td class=n>{}", grouped(t.differed));
         put!(page, "<td class=n>{}", grouped(t.tlps));
         put!(page, "{}\n", failures(t.failed));
     }
     put!(page, "</table></div>\n");
+    for t in rows.iter().filter(|t| !t.differences.is_empty()) {
+        put!(
+            page,
+            "<h2>{}: where the decisions differ from the kernel\u{2019}s</h2><div class=scroll>\
+             <table><tr><th class=n>Times<th>What<th>First\n",
+            escape(&t.name)
+        );
+        for d in &t.differences {
+            put!(
+                page,
+                "<tr><td class=n>{}<td>{}<td>{}\n",
+                grouped(d.count),
+                escape(&d.reason),
+                escape(&d.first)
+            );
+        }
+        put!(page, "</table></div>\n");
+    }
 }
 
 fn checks(page: &mut String, rows: &[Check]) {
@@ -224,15 +269,12 @@ pub(super) fn page(results: &Results, stats: &Stats) -> Result<String, Error> {
     head(&mut page, results);
     if !results.violations.is_empty() {
         put!(page, "<h2>Violations</h2>\n");
-        for (i, v) in results.violations.iter().enumerate() {
-            violation(&mut page, v, i == 0);
-        }
-        let shown = results.violations.len() as u64;
+        let shown = violations(&mut page, &results.violations);
         if results.summary.failed > shown {
             let more = results.summary.failed - shown;
             put!(
                 page,
-                "<div>{} more are only counted.</div>\n",
+                "<div>{} more of these kinds: summary.json lists them as far as they are kept.</div>\n",
                 grouped(more)
             );
         }

@@ -16,8 +16,8 @@ const INK_SVG: &str = "#010203";
 /// Most points of a line; longer series are averaged down to it.
 const POINTS: usize = 400;
 
-/// Colours of series.
-const COLOURS: [RGBColor; 8] = [
+/// Colours of series: one for each tap.
+const COLOURS: [RGBColor; 13] = [
     RGBColor(0x3b, 0x7d, 0xd8),
     RGBColor(0xd9, 0x82, 0x2b),
     RGBColor(0x2e, 0x9e, 0x5b),
@@ -26,6 +26,11 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(0xd6, 0x45, 0x50),
     RGBColor(0xa0, 0x78, 0x2c),
     RGBColor(0x7f, 0x7f, 0x7f),
+    RGBColor(0xe0, 0x7a, 0xb8),
+    RGBColor(0x8a, 0xa8, 0x1e),
+    RGBColor(0x4b, 0x4f, 0xb5),
+    RGBColor(0x2f, 0x6b, 0x5e),
+    RGBColor(0xb0, 0x4a, 0x1c),
 ];
 
 fn colour(series: usize) -> RGBColor {
@@ -138,6 +143,8 @@ pub(super) fn latencies(series: &[(&'static str, Histogram)]) -> Result<String, 
     draw("Latency in cycles", |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
+            // Half of the last label stands beyond the axis.
+            .margin_right(24)
             .x_label_area_size(38)
             .y_label_area_size(56)
             .build_cartesian_2d(first as f64..end as f64, 0.0..most * 1.05)?;

@@ -76,6 +76,19 @@ pub struct TraceRow {
     pub failed: u64,
     /// Why the trace ended too early, if it did.
     pub truncated: Option<String>,
+    /// Where the decisions differ from the kernel's, and what was not compared.
+    pub differences: Vec<Difference>,
+}
+
+/// Decisions that differ from the kernel's for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// What differs and why.
+    pub reason: String,
+    /// How often.
+    pub count: u64,
+    /// The first one.
+    pub first: String,
 }
 
 /// A rule of one judge at one tap, and how often it was checked.

@@ -376,3 +376,26 @@ events! {
         "" text: Box<str> as Rest,
     }
 }
+
+impl Event {
+    /// Physical address and size of the range that a mapping call was made for.
+    const fn mapped(&self) -> Option<(PhysAddr, u64)> {
+        match *self {
+            Self::DmaMapPhys { phys, size, .. }
+            | Self::IovaTryAlloc { phys, size, .. }
+            | Self::IovaLink { phys, size, .. }
+            | Self::Map { phys, size, .. } => Some((phys, size)),
+            _ => None,
+        }
+    }
+
+    /// Why no call can have been made for this range, if so: it is empty or wraps around.
+    pub(super) fn impossible(&self) -> Option<String> {
+        let (phys, size) = self.mapped()?;
+        if size == 0 {
+            return Some("the size is 0".to_owned());
+        }
+        let fits = phys.0.checked_add(size - 1).is_some();
+        (!fits).then(|| format!("{size} bytes at {phys} end above 2^64"))
+    }
+}

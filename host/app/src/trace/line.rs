@@ -91,15 +91,34 @@ pub enum LineError {
         /// What stands there, cut to a sensible length.
         found: String,
     },
+    /// A range that no call can have.
+    #[error("event {event}: {what}")]
+    Range {
+        /// Name of the event.
+        event: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The kernel lost events here, so that nothing after it can be trusted.
     #[error("the kernel lost events (`{0}`): record again with a larger trace buffer")]
     Lost(String),
 }
 
+fn plain(c: char) -> impl Iterator<Item = char> {
+    let (control, other) = if c.is_control() {
+        (Some(c.escape_default()), None)
+    } else {
+        (None, Some(c))
+    };
+    control.into_iter().flatten().chain(other)
+}
+
 /// The start of a text, for an error message.
 pub(super) fn excerpt(text: &[u8]) -> String {
     const LEN: usize = 60;
-    let mut shown: String = String::from_utf8_lossy(text).chars().take(LEN).collect();
+    // What a terminal would obey is shown escaped.
+    let shown = String::from_utf8_lossy(text);
+    let mut shown: String = shown.chars().take(LEN).flat_map(plain).collect();
     if text.len() > LEN {
         shown.push('…');
     }

@@ -11,7 +11,7 @@ use flate2::bufread::MultiGzDecoder;
 use super::{
     Error,
     cursor::Cursor,
-    line::{Line, parse_line},
+    line::{Line, LineError, parse_line},
 };
 
 /// Bytes read at once.
@@ -169,7 +169,16 @@ impl Iterator for Trace {
             if self.line.is_empty() {
                 continue;
             }
-            return match parse_line(self.number, &self.line) {
+            let parsed = parse_line(self.number, &self.line).and_then(|line| {
+                match line.event.impossible() {
+                    None => Ok(line),
+                    Some(what) => Err(LineError::Range {
+                        event: line.event.name(),
+                        what,
+                    }),
+                }
+            });
+            return match parsed {
                 Ok(line) => {
                     self.events += 1;
                     Some(Ok(line))

@@ -423,3 +423,28 @@ fn a_missing_sidecar_is_named() {
     assert_eq!(capture.info, Info::default());
     assert!(matches!(capture.memory_map(), Err(Error::Machine { .. })));
 }
+
+#[test]
+fn a_range_that_no_call_can_have_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.trace");
+    for (size, phys, says) in [
+        ("0", "1000", "x.trace:2: event dma_map_phys: the size is 0"),
+        ("18446744073709551615", "1000", "end above 2^64"),
+        ("4097", "fffffffffffff000", "end above 2^64"),
+    ] {
+        let line = |size: &str, phys: &str| {
+            format!(
+                "task-1 [000] ..... 1.000000: dma_map_phys: 0000:01:00.0 dir=TO_DEVICE \
+                 dma_addr=1000 size={size} phys_addr={phys} attrs=\n"
+            )
+        };
+        // The largest range that there is.
+        let good = line("4096", "fffffffffffff000");
+        std::fs::write(&path, good + &line(size, phys)).unwrap();
+        let mut trace = Trace::open(&path).unwrap();
+        assert!(trace.next().unwrap().is_ok());
+        let error = trace.next().unwrap().unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}

@@ -27,7 +27,7 @@ use crate::flight::{Flights, Grant, NONE};
 use crate::iommu;
 use crate::ledger::{Ledger, Promise, PromiseId, RogueId};
 use crate::memory::Memory;
-use crate::violation::{Stats, Tap, TlpId, Violation};
+use crate::violation::{Rule, Stats, Tap, TlpId, Violation};
 
 /// Follows every TLP and holds the judges.
 pub struct Scoreboard {
@@ -215,6 +215,7 @@ impl Scoreboard {
 
     /// A TLP has ended its way.
     pub(super) fn finish(&mut self, slot: u32) {
+        self.stats.check(Rule::Arrival);
         if let Grant::Promise(p) = self.flights.get(slot).grant {
             self.ledger.release(p);
         }

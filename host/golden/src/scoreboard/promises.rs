@@ -100,21 +100,28 @@ impl Scoreboard {
         );
     }
 
-    /// What is promised must not be refused.
-    pub(super) fn check_permission(&mut self, slot: u32, got: &str) {
-        if let Grant::Promise(p) = self.flights.get(slot).grant {
-            self.stats.check(Rule::PromisePermission);
-            if self.ledger.state(p) == State::Live {
-                let call = self.call_of(Grant::Promise(p));
-                self.violate_promise(
-                    Rule::PromisePermission,
-                    "permission",
-                    "allowed",
-                    got,
-                    "a live mapping",
-                    call,
-                );
+    /// What is promised must not be refused; `refused` says how it was.
+    pub(super) fn check_permission(&mut self, slot: u32, refused: Option<&str>) {
+        match (self.flights.get(slot).grant, refused) {
+            (Grant::Promise(p), refused) => {
+                self.stats.check(Rule::PromisePermission);
+                if let Some(got) = refused
+                    && self.ledger.state(p) == State::Live
+                {
+                    let call = self.call_of(Grant::Promise(p));
+                    self.violate_promise(
+                        Rule::PromisePermission,
+                        "permission",
+                        "allowed",
+                        got,
+                        "a live mapping",
+                        call,
+                    );
+                }
             }
+            // A probe that gets through is counted where it arrives.
+            (Grant::Rogue { .. }, Some(_)) => self.stats.check(Rule::PromiseBlocked),
+            (Grant::Rogue { .. }, None) | (Grant::None, _) => {}
         }
     }
 

@@ -10,7 +10,6 @@ impl Scoreboard {
     /// Nothing is under way any more. `fault_queue` holds the records that the CPU has taken from
     /// the fault queue since the last call.
     pub fn quiesce<M: Memory>(&mut self, _mem: &M, fault_queue: &[[u64; 4]]) {
-        self.stats.check(Rule::Arrival);
         while let Some((slot, tap)) = self.flights.drain() {
             let f = self.flights.get(slot);
             (self.now.id, self.now.head, self.now.tap) = (f.id, f.head, tap);
@@ -59,7 +58,9 @@ impl Scoreboard {
         self.leaving = [NONE; 8];
         self.refused.clear();
         if self.config.iommu {
-            self.stats.check(Rule::FaultRecord);
+            for _ in fault_queue {
+                self.stats.check(Rule::FaultRecord);
+            }
             let mut wrong = self.judge.compare_fault_queue(fault_queue);
             wrong.extend(self.judge.missing_fault_records());
             for m in wrong {

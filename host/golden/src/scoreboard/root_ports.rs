@@ -30,7 +30,7 @@ impl Scoreboard {
         f.stamp = stamp;
         f.through_bridge = true;
         if let Some(Hop::Refused(status, clause)) = self.fabric.at_root_port(port, head) {
-            self.check_permission(slot, clause);
+            self.check_permission(slot, Some(clause));
             self.refuse(slot, Responder::Bridge, status, clause);
         } else if head.is_mem() {
             self.flights.wait(slot, Tap::Translate(port));

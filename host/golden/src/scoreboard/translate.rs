@@ -40,7 +40,7 @@ impl Scoreboard {
         let status = self.ask_iommu(mem, head, stamp, actual);
         if actual.status != Status::Ok {
             let got = format!("refused with cause {}", actual.cause);
-            self.check_permission(slot, &got);
+            self.check_permission(slot, Some(&got));
             if actual.dest != Dest::None {
                 self.violate(
                     Rule::Destination,
@@ -84,9 +84,8 @@ impl Scoreboard {
         if let Some(attr) = attr.filter(|_| dest != Dest::None) {
             self.check_attr(attr, actual.attr);
         }
-        if dest == Dest::None {
-            self.check_permission(slot, clause);
-        }
+        let refused = (dest == Dest::None).then_some(clause);
+        self.check_permission(slot, refused);
         let f = self.flights.get_mut(slot);
         f.attr = Some(actual.attr);
         f.phys = PhysAddr(actual.spa.0 & !3);

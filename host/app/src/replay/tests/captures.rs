@@ -68,7 +68,7 @@ fn the_hardware_keeps_the_promises_of_a_trace() {
         assert_eq!(
             o.row.replayed, o.row.mappings,
             "{name}: {:?}",
-            o.differences
+            o.row.differences
         );
         assert!(o.row.tlps > o.row.mappings, "{name}: {:?}", o.row);
     }
@@ -79,8 +79,8 @@ fn a_bar_mapped_as_memory_is_seen_on_the_bus() {
     let o = simulate("nvme-p2p-bridge-iommu", Profile::PreSeries);
     assert!(o.row.failed > 0 && o.row.differed > 0, "{:?}", o.row);
     assert!(
-        o.differences[0].reason.contains("BAR for memory"),
+        o.row.differences[0].reason.contains("BAR for memory"),
         "{:?}",
-        o.differences
+        o.row.differences
     );
 }
