@@ -573,7 +573,7 @@ impl Campaign {
             // The device keeps using the address after the unmap.
             let s = job.spans[0];
             let write = self.rng.random_bool(0.5);
-            self.probe(f, s.dma, s.len.min(64) as u32, write)?;
+            self.probe(f, s.dma, s.len.min(64) as u32, write, None)?;
         }
         for (base, n) in job.pages {
             self.pool.give(base, n);
