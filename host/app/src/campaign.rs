@@ -668,11 +668,8 @@ impl Campaign {
         let addr = DmaAddr(0x1000_0000 + PAGE * self.rng.random_range(0..0x1000));
         let write = self.rng.random_bool(0.5);
         let len = self.rng.random_range(1..256);
-        // Each endpoint has a false ID of its own, so that tags stay apart.
-        let spoof = self
-            .rng
-            .random_bool(0.2)
-            .then(|| Bdf::new(0xf0 + f as u8, 0, 0));
+        // A read would wait for its completion timeout: the answer goes to the false ID.
+        let spoof = (write && self.rng.random_bool(0.2)).then(|| Bdf::new(0xf0 + f as u8, 0, 0));
         self.probe(f, addr, len, write, spoof)
     }
 }

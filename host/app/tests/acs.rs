@@ -34,9 +34,10 @@ fn probe(b: &mut Testbench, f: usize, addr: u64, spoof: Option<Bdf>) -> Option<C
         .checker
         .expect_rogue(requester, BusAddr(addr), 64, false);
     b.functions[f].engine.submit(&mut b.sim, &d).unwrap();
+    // Longer than the endpoint's completion timeout.
     let record = (0..1000)
         .find_map(|_| {
-            b.sim.run(100).expect("no assertion fails");
+            b.sim.run(2_000).expect("no assertion fails");
             b.functions[f].engine.poll(&mut b.sim).unwrap()
         })
         .expect("the transfer ends");
@@ -71,10 +72,23 @@ fn set_acs(b: &mut Testbench, port: Bdf, bits: Acs, vector: u32) {
 fn source_validation_at_the_switch_and_at_a_root_port() {
     let mut b = bench();
     let nowhere = 0x1000_0000;
-    for (f, other, port) in [(0, 1, DOWNSTREAM), (2, 0, ROOT_PORT)] {
+    // The answer names the false requester. At the switch's port it goes back down the link that the
+    // request came by; the root port's goes to the requester that it names, which knows nothing of
+    // it (PCIe 6.0 §2.3.2), so that the reader waits in vain. The fabric judge demands its status.
+    let ways = [
+        (0, 1, DOWNSTREAM, Some(CplStatus::CompleterAbort), None),
+        (2, 0, ROOT_PORT, None, Some(0)),
+    ];
+    for (f, other, port, expected, stranger) in ways {
         let spoof = Some(b.functions[other].engine.bdf);
-        let status = probe(&mut b, f, nowhere, spoof);
-        assert_eq!(status, Some(CplStatus::CompleterAbort), "endpoint {f}");
+        let stray = |b: &mut Testbench| {
+            let engine = &b.functions[stranger.unwrap_or(f)].engine;
+            engine.malformed(&mut b.sim).unwrap()
+        };
+        let before = stray(&mut b);
+        assert_eq!(probe(&mut b, f, nowhere, spoof), expected, "endpoint {f}");
+        let strays = u32::from(stranger.is_some());
+        assert_eq!(stray(&mut b), before + strays, "endpoint {f}");
         assert!(target_abort(&mut b, port), "{port}");
         // With its own ID the request is as wrong, but no violation of ACS.
         let status = probe(&mut b, f, nowhere, None);
@@ -84,7 +98,7 @@ fn source_validation_at_the_switch_and_at_a_root_port() {
 }
 
 #[test]
-fn egress_control_between_the_ports_of_the_switch_and_between_root_ports() {
+fn egress_control_between_the_ports_of_the_switch() {
     let mut b = bench();
     let map = b.sim.options().map.clone();
     let bars = [0, 1, 2].map(|f| map.to_bus(b.functions[f].engine.memory).0);
