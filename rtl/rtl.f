@@ -37,6 +37,11 @@ rtl/pcie/ep_tlp_source.sv
 rtl/pcie/ep_regs.sv
 rtl/pcie/ep_msix.sv
 rtl/pcie/ep_completer.sv
+rtl/pcie/ep_dma_list_buffer.sv
+rtl/pcie/ep_dma_fetch.sv
+rtl/pcie/ep_dma_prp.sv
+rtl/pcie/ep_dma_sgl.sv
+rtl/pcie/ep_dma_list.sv
 rtl/pcie/ep_dma_issue.sv
 rtl/pcie/ep_dma_tags.sv
 rtl/pcie/ep_dma_track.sv

@@ -259,7 +259,7 @@ module endpoint #(
     .irq_valid_o(irq_valid), .irq_vector_o(irq_vector), .unexpected_o(unexpected),
     .bdf_i(bdf), .mps_i(mps), .mrrs_i(mrrs),
     .cpl_valid_i(cpl_q), .cpl_sop_i(beat_q.sop), .cpl_eop_i(beat_q.eop), .cpl_hdr_i(hdr),
-    .cpl_sink_o(cpl_sink),
+    .cpl_data_i(beat_q.data), .cpl_sink_o(cpl_sink),
     .rd_valid_o(rd_valid[1]), .rd_ready_i(rd_ready[1]), .rd_dw_o(rd_dw[1]),
     .rd_data_i(rd_data),
     .tx_beat_o(dma_beat), .tx_valid_o(dma_valid), .tx_ready_i(dma_ready)

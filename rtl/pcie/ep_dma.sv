@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-/// DMA engine: queue, splitter, read tags, payload fetch, and completion records.
+/// DMA engine: queue, lists, splitter, read tags, payload fetch, and completion records.
 ///
 /// Requests leave in the order of issue, but a posted write passes reads that the link does not
 /// take (PCIe 6.0 §2.4.1).
@@ -60,7 +60,9 @@ module ep_dma #(
   input logic cpl_eop_i,
   /// Header, with the first beat.
   input tlp_pkg::tlp_hdr_t cpl_hdr_i,
-  /// Where its payload goes, with the first beat.
+  /// Payload.
+  input logic [DataW-1:0] cpl_data_i,
+  /// Where its payload goes in local memory, with the first beat.
   output ep_pkg::sink_job_t cpl_sink_o,
 
   /// Memory read request.
@@ -100,32 +102,84 @@ module ep_dma #(
     .depth_o(queued)
   );
 
-  // Requests.
+  // Lists.
   logic tag_valid;
   tag_t tag;
-  logic tag_take;
-  owner_t owner;
-  progress_t progress;
-  logic job_valid;
-  logic job_ready;
-  src_job_t job;
+  logic list_valid;
+  logic list_ready;
+  src_job_t list_job;
+  owner_t list_owner;
+  progress_t list_progress;
+  logic list_event;
+  block_t list_block;
+  sink_job_t list_sink;
+  logic [2:0] event_status;
+  logic event_done;
+  logic work_valid;
+  logic work_ready;
+  work_t work;
+
+  ep_dma_list #(.DataW(DataW)) i_list (
+    .clk_i, .rst_ni,
+    .desc_valid_i(desc_valid), .desc_ready_o(desc_ready), .desc_i(desc.transfer),
+    .slot_valid_i(slot_valid), .slot_i(slot),
+    .bdf_i, .tag_i(tag),
+    .req_valid_o(list_valid), .req_ready_i(list_ready), .req_job_o(list_job),
+    .req_owner_o(list_owner), .req_progress_o(list_progress),
+    .event_i(list_event), .event_block_i(list_block), .event_status_i(event_status),
+    .event_done_i(event_done),
+    .cpl_valid_i, .cpl_sop_i, .cpl_sink_i(list_sink), .cpl_data_i,
+    .work_valid_o(work_valid), .work_ready_i(work_ready), .work_o(work)
+  );
+
+  // Requests for data.
+  logic data_valid;
+  logic data_ready;
+  src_job_t data_job;
+  logic data_take;
+  owner_t data_owner;
+  progress_t data_progress;
   logic write_room;
   logic issue;
   slot_t issue_slot;
   logic issue_write;
   logic issue_last;
+  logic end_valid;
+  logic end_ready;
+  slot_t end_slot;
+  logic [2:0] end_status;
+  list_code_e end_code;
 
   ep_dma_issue i_issue (
     .clk_i, .rst_ni,
-    .desc_valid_i(desc_valid), .desc_ready_o(desc_ready), .desc_i(desc.transfer),
-    .slot_valid_i(slot_valid), .slot_i(slot),
-    .tag_valid_i(tag_valid), .tag_i(tag), .tag_take_o(tag_take),
-    .owner_o(owner), .progress_o(progress),
+    .work_valid_i(work_valid), .work_ready_o(work_ready), .work_i(work),
+    .tag_valid_i(tag_valid), .tag_i(tag), .tag_take_o(data_take),
+    .owner_o(data_owner), .progress_o(data_progress),
     .bdf_i, .mps_i, .mrrs_i,
-    .job_valid_o(job_valid), .job_ready_i(job_ready), .job_o(job),
+    .job_valid_o(data_valid), .job_ready_i(data_ready), .job_o(data_job),
     .write_room_i(write_room), .issue_o(issue), .issue_slot_o(issue_slot),
-    .issue_write_o(issue_write), .issue_last_o(issue_last)
+    .issue_write_o(issue_write), .issue_last_o(issue_last),
+    .end_valid_o(end_valid), .end_ready_i(end_ready), .end_slot_o(end_slot),
+    .end_status_o(end_status), .end_code_o(end_code)
   );
+
+  // Reads of lists go first: they are few, and data waits for them.
+  logic list_go;
+  logic job_valid;
+  logic job_ready;
+  src_job_t job;
+  logic tag_take;
+  owner_t owner;
+  progress_t progress;
+
+  assign list_go = list_valid && tag_valid;
+  assign list_ready = list_go && job_ready;
+  assign data_ready = !list_go && job_ready;
+  assign job_valid = list_go || data_valid;
+  assign job = list_go ? list_job : data_job;
+  assign tag_take = list_ready || data_take;
+  assign owner = list_go ? list_owner : data_owner;
+  assign progress = list_go ? list_progress : data_progress;
 
   beat_t src_beat;
   logic src_valid;
@@ -172,8 +226,6 @@ module ep_dma #(
   // Ends of requests and of descriptors.
   logic event_valid;
   slot_t event_slot;
-  logic [2:0] event_status;
-  logic event_done;
   logic [6:0] records;
   logic [6:0] tags_used;
 
@@ -183,7 +235,9 @@ module ep_dma #(
     .owner_i(owner), .progress_i(progress), .used_o(tags_used),
     .sent_i(sent), .sent_tag_i(tag_t'(hdr_tag(tx_beat_o.head.hdr))),
     .cpl_valid_i, .cpl_sop_i, .cpl_eop_i, .cpl_hdr_i, .sink_o(cpl_sink_o),
-    .event_o(event_valid), .event_slot_o(event_slot), .event_status_o(event_status),
+    .list_sink_o(list_sink),
+    .event_o(event_valid), .list_event_o(list_event), .list_block_o(list_block),
+    .event_slot_o(event_slot), .event_status_o(event_status),
     .event_done_o(event_done), .unexpected_o
   );
 
@@ -196,6 +250,8 @@ module ep_dma #(
     .left_i(left),
     .event_i(event_valid), .event_slot_i(event_slot), .event_status_i(event_status),
     .event_done_i(event_done),
+    .end_valid_i(end_valid), .end_ready_o(end_ready), .end_slot_i(end_slot),
+    .end_status_i(end_status), .end_code_i(end_code),
     .record_valid_o, .record_ready_i, .record_o, .records_o(records),
     .retire_o, .irq_valid_o, .irq_vector_o
   );

@@ -42,11 +42,17 @@ module ep_dma_tags #(
   input logic cpl_eop_i,
   /// Header, with the first beat.
   input tlp_pkg::tlp_hdr_t cpl_hdr_i,
-  /// Where the payload goes, with the first beat.
+  /// Where the payload goes in local memory, with the first beat.
   output ep_pkg::sink_job_t sink_o,
+  /// Where it goes in the list buffer.
+  output ep_pkg::sink_job_t list_sink_o,
 
-  /// Something happened to a read.
+  /// Something happened to a read of data.
   output logic event_o,
+  /// Something happened to a read of a list.
+  output logic list_event_o,
+  /// Its block of the list buffer.
+  output ep_pkg::block_t list_block_o,
   /// Slot of its descriptor.
   output ep_pkg::slot_t event_slot_o,
   /// Status to be merged.
@@ -70,16 +76,14 @@ module ep_dma_tags #(
   // The completion at hand.
   logic [9:0] wide_tag;
   tag_t tag;
-  owner_t owner;
   progress_t progress;
   logic known;
 
   assign wide_tag = cpl_tag(cpl_hdr_i);
   assign tag = wide_tag[5:0];
-  assign owner = owner_q[tag];
   assign progress = fresh_q[tag] ? base_q[tag] : rest_q[tag];
   assign known = wide_tag[9:6] == '0 && busy[tag] && sent_q[tag]
-      && cpl_req_id(cpl_hdr_i) == owner.rid;
+      && cpl_req_id(cpl_hdr_i) == owner_q[tag].rid;
 
   // Success with data: bytes and DW must be the next of the read.
   logic success;
@@ -110,13 +114,19 @@ module ep_dma_tags #(
       local_dw: progress.local_dw + mem_dw_t'(len_dw)
   };
 
+  logic store;
+
+  assign store = good && !hdr_ep(cpl_hdr_i);
+
   always_comb begin
-    sink_o.en = good && !owner.discard && !hdr_ep(cpl_hdr_i);
+    sink_o.en = store && !owner_q[tag].of_list && !owner_q[tag].discard;
     sink_o.local_dw = progress.local_dw;
     sink_o.len_dw = len_dw[10:0];
     sink_o.last_be = ends ? be_until(need[1:0]) : 4'hf;
     sink_o.first_be = be_from(progress.lower[1:0]);
     if (len_dw == 12'd1) sink_o.first_be = sink_o.first_be & sink_o.last_be;
+    list_sink_o = sink_o;
+    list_sink_o.en = store && owner_q[tag].of_list;
   end
 
   // What the last beat reports.
@@ -124,7 +134,6 @@ module ep_dma_tags #(
     logic report;
     logic done;
     logic [2:0] status;
-    slot_t slot;
     tag_t tag;
   } verdict_t;
 
@@ -141,7 +150,6 @@ module ep_dma_tags #(
       verdict.status = hdr_ep(cpl_hdr_i) && good ? CplCa
           : success ? CplSc
           : cpl_status(cpl_hdr_i) == CplCa ? CplCa : CplUr;
-      verdict.slot = owner.slot;
       verdict.tag = tag;
     end
   end
@@ -194,21 +202,25 @@ module ep_dma_tags #(
 
   // A completion's report has precedence; the scan waits.
   logic cpl_event;
+  logic any_event;
   logic free;
-  tag_t free_tag;
+  tag_t event_tag;
 
   assign cpl_event = cpl_valid_i && cpl_eop_i && verdict.report;
-  assign event_o = cpl_event || expired;
-  assign event_slot_o = cpl_event ? verdict.slot : owner_q[scan_q].slot;
+  assign any_event = cpl_event || expired;
+  assign event_tag = cpl_event ? verdict.tag : scan_q;
+  assign event_o = any_event && !owner_q[event_tag].of_list;
+  assign list_event_o = any_event && owner_q[event_tag].of_list;
+  assign list_block_o = owner_q[event_tag].block;
+  assign event_slot_o = owner_q[event_tag].slot;
   assign event_status_o = cpl_event ? verdict.status : StatusTimeout;
   assign event_done_o = !cpl_event || verdict.done;
-  assign free = event_o && event_done_o;
-  assign free_tag = cpl_event ? verdict.tag : scan_q;
+  assign free = any_event && event_done_o;
 
   ep_id_pool #(.Count(Tags)) i_tags (
     .clk_i, .rst_ni,
     .id_valid_o(tag_valid_o), .id_o(tag_o), .take_i(tag_take_i),
-    .free_i(free), .free_id_i(free_tag),
+    .free_i(free), .free_id_i(event_tag),
     .busy_o(busy), .used_o
   );
 

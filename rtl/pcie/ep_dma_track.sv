@@ -4,9 +4,10 @@
 /// the completion record and the interrupt, in order of completion.
 ///
 /// At most one request ends in a cycle, so at most one descriptor completes: ends of writes wait
-/// for a cycle in which no read reports.
+/// for a cycle in which no read reports, and the end of a descriptor without a request for one in
+/// which no request ends.
 ///
-/// Handshake kind: ready/valid on records; the rest is valid only.
+/// Handshake kind: ready/valid on records and ends; the rest is valid only.
 module ep_dma_track #(
   /// Writes issued that may be yet to leave.
   parameter int unsigned Writes = 64
@@ -47,6 +48,17 @@ module ep_dma_track #(
   /// The read has ended.
   input logic event_done_i,
 
+  /// A descriptor ends without a further request.
+  input logic end_valid_i,
+  /// The end is taken.
+  output logic end_ready_o,
+  /// The descriptor.
+  input ep_pkg::slot_t end_slot_i,
+  /// Status to be merged.
+  input logic [2:0] end_status_i,
+  /// Why its list ended it.
+  input ep_pkg::list_code_e end_code_i,
+
   /// A completion record waits.
   output logic record_valid_o,
   /// The record is taken.
@@ -70,6 +82,7 @@ module ep_dma_track #(
   count_t [Slots-1:0] open_q;
   logic [Slots-1:0] issued_q;
   logic [Slots-1:0][2:0] status_q;
+  list_code_e [Slots-1:0] code_q;
   logic [Slots-1:0] busy;
 
   always_ff @(posedge clk_i) begin
@@ -97,20 +110,25 @@ module ep_dma_track #(
     else left_q <= left_q + $bits(left_q)'(left_i) - $bits(left_q)'(write_end);
   end
 
-  // One request ends.
+  // One request ends, or a descriptor without one.
   logic close;
   slot_t close_slot;
+  logic ended;
   logic done;
 
   assign close = write_end || (event_i && event_done_i);
   assign close_slot = event_i ? event_slot_i : write_slot;
-  assign done = close && issued_q[close_slot] && open_q[close_slot] == count_t'(1);
+  assign end_ready_o = !close;
+  assign ended = end_valid_i && end_ready_o;
+  assign done = ended ? open_q[end_slot_i] == '0
+      : close && issued_q[close_slot] && open_q[close_slot] == count_t'(1);
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       open_q <= '0;
       issued_q <= '0;
       status_q <= '0;
+      code_q <= '0;
     end else begin
       for (int unsigned s = 0; s < Slots; s++) begin
         open_q[s] <= open_q[s] + count_t'(issue_i && issue_slot_i == slot_t'(s))
@@ -120,7 +138,13 @@ module ep_dma_track #(
       if (event_i && event_status_i > status_q[event_slot_i]) begin
         status_q[event_slot_i] <= event_status_i;
       end
+      if (ended) begin
+        issued_q[end_slot_i] <= 1'b1;
+        code_q[end_slot_i] <= end_code_i;
+        if (end_status_i > status_q[end_slot_i]) status_q[end_slot_i] <= end_status_i;
+      end
       if (slot_take_i) begin
+        code_q[slot_o] <= ListOk;
         issued_q[slot_o] <= 1'b0;
         status_q[slot_o] <= '0;
       end
@@ -137,7 +161,7 @@ module ep_dma_track #(
 
   fifo #(.T(slot_t), .Depth(Slots)) i_done (
     .clk_i, .rst_ni,
-    .wvalid_i(done), .wready_o(done_room), .wdata_i(close_slot),
+    .wvalid_i(done), .wready_o(done_room), .wdata_i(ended ? end_slot_i : close_slot),
     .rvalid_o(done_valid), .rready_i(record_room), .rdata_o(done_slot),
     .depth_o(dones)
   );
@@ -149,7 +173,7 @@ module ep_dma_track #(
   fifo #(.T(record_t), .Depth(Records)) i_records (
     .clk_i, .rst_ni,
     .wvalid_i(done_valid), .wready_o(record_room),
-    .wdata_i('{status: status_q[done_slot], id: info_q[done_slot].id}),
+    .wdata_i('{code: code_q[done_slot], status: status_q[done_slot], id: info_q[done_slot].id}),
     .rvalid_o(record_valid_o), .rready_i(record_ready_i), .rdata_o(record_o),
     .depth_o(records_o)
   );
@@ -166,6 +190,8 @@ module ep_dma_track #(
   assert property (@(posedge clk_i) disable iff (!rst_ni) left_q <= writes);
   assert property (@(posedge clk_i) disable iff (!rst_ni)
       !close || (busy[close_slot] && open_q[close_slot] != '0));
+  assert property (@(posedge clk_i) disable iff (!rst_ni)
+      !ended || (busy[end_slot_i] && !issued_q[end_slot_i]));
   assert property (@(posedge clk_i) disable iff (!rst_ni) 32'(dones) <= 32'(used));
 
 endmodule

@@ -27,7 +27,35 @@ package ep_pkg;
     vector_t irq_vector;
   } info_t;
 
-  /// What a descriptor asks for.
+  /// Largest transfer of a descriptor in bytes.
+  localparam int unsigned MaxLen = 4 << 20;
+  typedef logic [22:0] len_t;
+
+  /// How DESC_ADDR and DESC_ADDR2 lead to the data.
+  typedef enum logic [1:0] {
+    ModeContiguous = 2'd0,  // address of the data
+    ModePrp = 2'd1,  // PRP entries 1 and 2
+    ModeSgl = 2'd2,  // an SGL descriptor
+    ModeReserved = 2'd3
+  } mode_e;
+
+  /// Why a list ended a descriptor: generic command status (NVM Express 1.4 §4.6.1.2.1).
+  typedef enum logic [7:0] {
+    ListOk = 8'h00,
+    ListReadFailed = 8'h04,  // Data Transfer Error
+    ListSegment = 8'h0d,  // Invalid SGL Segment Descriptor
+    ListNumber = 8'h0e,  // Invalid Number of SGL Descriptors
+    ListLength = 8'h0f,  // Data SGL Length Invalid
+    ListType = 8'h11,  // SGL Descriptor Type Invalid
+    ListOffset = 8'h13,  // PRP Offset Invalid
+    ListGranularity = 8'h1e  // SGL Data Block Granularity Invalid
+  } list_code_e;
+
+  /// The list buffer: blocks of 128 bytes, each filled by one read.
+  localparam int unsigned ListBlocks = 8;
+  typedef logic [$clog2(ListBlocks)-1:0] block_t;
+
+  /// What all requests of a descriptor have in common.
   typedef struct packed {
     logic [31:0] seed;
     logic [15:0] rid;
@@ -41,9 +69,21 @@ package ep_pkg;
     logic [1:0] at;
     logic pattern;
     logic write;
+  } common_t;
+
+  /// Contiguous memory that is moved to or from local memory.
+  typedef struct packed {
     mem_dw_t local_dw;
-    logic [20:0] len;
+    len_t len;
     logic [63:0] addr;
+  } extent_t;
+
+  /// What a descriptor asks for.
+  typedef struct packed {
+    common_t common;
+    mode_e mode;
+    logic [63:0] addr2;  // PRP entry 2, or the high half of the SGL descriptor
+    extent_t extent;
   } transfer_t;
 
   /// A descriptor as the doorbell queues it.
@@ -52,8 +92,25 @@ package ep_pkg;
     transfer_t transfer;
   } desc_t;
 
-  /// A completion record: descriptor and worst status.
+  /// One step of a descriptor: an extent to move, or just its end.
   typedef struct packed {
+    logic move;  // the extent is to be moved
+    logic last;  // nothing of the descriptor follows
+    logic [2:0] status;  // of a list read that failed
+    list_code_e code;
+    extent_t extent;
+  } piece_t;
+
+  /// A piece with whose it is.
+  typedef struct packed {
+    slot_t slot;
+    common_t common;
+    piece_t piece;
+  } work_t;
+
+  /// A completion record: descriptor, worst status, why its list ended it.
+  typedef struct packed {
+    list_code_e code;
     logic [2:0] status;
     logic [15:0] id;
   } record_t;
@@ -95,10 +152,30 @@ package ep_pkg;
 
   /// What a read tag belongs to.
   typedef struct packed {
+    logic of_list;  // a read of a list, into this block of the list buffer
+    block_t block;
     slot_t slot;
     logic discard;
     logic [15:0] rid;
   } owner_t;
+
+  /// The Requester ID of a descriptor's requests.
+  function automatic logic [15:0] requester(common_t c, logic [15:0] bdf);
+    return c.rid_ovr ? c.rid : bdf;
+  endfunction
+
+  /// Header of a memory request with the attributes of its descriptor.
+  function automatic tlp_pkg::tlp_head_t mk_head(common_t c, logic write, logic [63:0] addr,
+                                                 logic [10:0] len_dw, logic [3:0] first_be,
+                                                 logic [3:0] last_be, logic [15:0] bdf,
+                                                 logic [9:0] tag);
+    tlp_pkg::tlp_head_t head;
+    head.hdr = tlp_pkg::mk_mem_hdr(write, {addr[63:2], 2'b00}, len_dw, first_be, last_be,
+                                   requester(c, bdf), tag, c.attr, c.at, c.tc);
+    head.pfx_valid = c.pasid_valid;
+    head.pfx = c.pasid_valid ? {tlp_pkg::PfxPasid, c.pmr, c.er, 2'b00, c.pasid} : '0;
+    return head;
+  endfunction
 
   /// Byte enables from byte `offset` of a DW on.
   function automatic logic [3:0] be_from(logic [1:0] offset);

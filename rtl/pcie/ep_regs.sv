@@ -67,16 +67,16 @@ module ep_regs (
   localparam logic [13:3] RegDescAux = 11'(14'h118 >> 3);
   localparam logic [13:3] RegDoorbell = 11'(14'h120 >> 3);
   localparam logic [13:3] RegCompletion = 11'(14'h128 >> 3);
-
-  localparam logic [20:0] MaxLen = 21'h100000;
+  localparam logic [13:3] RegDescAddr2 = 11'(14'h130 >> 3);
 
   // Defined bits of the staged descriptor; the others read 0.
-  localparam logic [63:0] MaskLen = 64'h000f_ffff_001f_ffff;
-  localparam logic [63:0] MaskCtrl = 64'h000f_ffff_0007_7fff;
+  localparam logic [63:0] MaskLen = 64'h000f_ffff_007f_ffff;
+  localparam logic [63:0] MaskCtrl = 64'h000f_ffff_0037_7fff;
   localparam logic [63:0] MaskAux = 64'hffff_ffff_0000_ffff;
 
   logic [63:0] scratch_q;
   logic [63:0] addr_q;
+  logic [63:0] addr2_q;
   logic [63:0] len_q;
   logic [63:0] ctrl_q;
   logic [63:0] aux_q;
@@ -90,40 +90,45 @@ module ep_regs (
 
   // The doorbell acts on its low half; a descriptor that cannot be queued is counted and lost.
   logic ring;
-  logic len_ok;
+  mode_e mode;
+  logic desc_ok;
   logic lost;
 
   assign ring = wr_valid_i && wr_addr_i == RegDoorbell && wr_en_i[0];
-  assign len_ok = len_q[20:0] != '0 && len_q[20:0] <= MaxLen;
-  assign desc_valid_o = ring && len_ok;
-  assign lost = ring && !(len_ok && desc_ready_i);
+  assign mode = mode_e'(ctrl_q[21:20]);
+  assign desc_ok = len_q[22:0] != '0 && 32'(len_q[22:0]) <= MaxLen && mode != ModeReserved;
+  assign desc_valid_o = ring && desc_ok;
+  assign lost = ring && !(desc_ok && desc_ready_i);
 
   always_comb begin
     desc_o = '0;
     desc_o.info.id = wr_data_i[15:0];
-    desc_o.transfer.addr = addr_q;
-    desc_o.transfer.len = len_q[20:0];
-    desc_o.transfer.local_dw = len_q[51:34];
-    desc_o.transfer.write = ctrl_q[0];
-    desc_o.transfer.pattern = ctrl_q[1];
-    desc_o.transfer.at = ctrl_q[3:2];
-    desc_o.transfer.attr = {ctrl_q[6], ctrl_q[5], ctrl_q[4]};
-    desc_o.transfer.pasid_valid = ctrl_q[7];
-    desc_o.transfer.pmr = ctrl_q[8];
-    desc_o.transfer.er = ctrl_q[9];
-    desc_o.transfer.rid_ovr = ctrl_q[10];
+    desc_o.transfer.extent.addr = addr_q;
+    desc_o.transfer.addr2 = addr2_q;
+    desc_o.transfer.mode = mode;
+    desc_o.transfer.extent.len = len_q[22:0];
+    desc_o.transfer.extent.local_dw = len_q[51:34];
+    desc_o.transfer.common.write = ctrl_q[0];
+    desc_o.transfer.common.pattern = ctrl_q[1];
+    desc_o.transfer.common.at = ctrl_q[3:2];
+    desc_o.transfer.common.attr = {ctrl_q[6], ctrl_q[5], ctrl_q[4]};
+    desc_o.transfer.common.pasid_valid = ctrl_q[7];
+    desc_o.transfer.common.pmr = ctrl_q[8];
+    desc_o.transfer.common.er = ctrl_q[9];
+    desc_o.transfer.common.rid_ovr = ctrl_q[10];
     desc_o.info.irq = ctrl_q[11];
     desc_o.info.irq_vector = ctrl_q[14:12];
-    desc_o.transfer.tc = ctrl_q[18:16];
-    desc_o.transfer.pasid = ctrl_q[51:32];
-    desc_o.transfer.rid = aux_q[15:0];
-    desc_o.transfer.seed = aux_q[63:32];
+    desc_o.transfer.common.tc = ctrl_q[18:16];
+    desc_o.transfer.common.pasid = ctrl_q[51:32];
+    desc_o.transfer.common.rid = aux_q[15:0];
+    desc_o.transfer.common.seed = aux_q[63:32];
   end
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       scratch_q <= '0;
       addr_q <= '0;
+      addr2_q <= '0;
       len_q <= '0;
       ctrl_q <= '0;
       aux_q <= '0;
@@ -135,6 +140,7 @@ module ep_regs (
         unique case (wr_addr_i)
           RegScratch: scratch_q <= merge(scratch_q, wr_data_i, wr_en_i);
           RegDescAddr: addr_q <= merge(addr_q, wr_data_i, wr_en_i);
+          RegDescAddr2: addr2_q <= merge(addr2_q, wr_data_i, wr_en_i);
           RegDescLen: len_q <= merge(len_q, wr_data_i, wr_en_i) & MaskLen;
           RegDescCtrl: ctrl_q <= merge(ctrl_q, wr_data_i, wr_en_i) & MaskCtrl;
           RegDescAux: aux_q <= merge(aux_q, wr_data_i, wr_en_i) & MaskAux;
@@ -154,11 +160,13 @@ module ep_regs (
       RegStatus: rd_data_o = {32'd0, pending_q == '0, 7'd0, tags_i, records_i, pending_q};
       RegCounts: rd_data_o = {strays_q, retired_q};
       RegDescAddr: rd_data_o = addr_q;
+      RegDescAddr2: rd_data_o = addr2_q;
       RegDescLen: rd_data_o = len_q;
       RegDescCtrl: rd_data_o = ctrl_q;
       RegDescAux: rd_data_o = aux_q;
       RegCompletion: begin
-        rd_data_o = record_valid_i ? {1'b1, 44'd0, record_i.status, record_i.id} : '0;
+        rd_data_o = record_valid_i
+            ? {1'b1, 31'd0, record_i.code, 5'd0, record_i.status, record_i.id} : '0;
       end
       default: rd_data_o = '0;
     endcase

@@ -1,5 +1,8 @@
 //! Driver of the endpoint's DMA engine (`docs/endpoint.md`).
 
+mod lists;
+
+pub use lists::{ListError, SglDescriptor, SglKind};
 use tlproof_dma::machine::Machine;
 use tlproof_pcie::{Bdf, CplStatus, DmaAddr, PhysAddr, config::AccessError, tlp::Pasid};
 
@@ -12,13 +15,33 @@ mod reg {
     pub const DESC_AUX: u64 = 0x118;
     pub const DOORBELL: u64 = 0x120;
     pub const COMPLETION: u64 = 0x128;
+    pub const DESC_ADDR2: u64 = 0x130;
 }
 
 /// Descriptors that the engine's queue holds.
 pub const QUEUE_DEPTH: usize = 32;
 
 /// Largest transfer of one descriptor in bytes.
-pub const MAX_LENGTH: u64 = 1 << 20;
+pub const MAX_LENGTH: u64 = 4 << 20;
+
+/// How a descriptor's address leads to its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It is that of the data, which are contiguous.
+    Contiguous,
+    /// It is PRP entry 1 (NVM Express 1.4 §4.3), pages have 4 KiB.
+    Prp {
+        /// PRP entry 2.
+        second: DmaAddr,
+    },
+    /// It is that of an SGL descriptor (NVM Express 1.4 §4.4).
+    Sgl {
+        /// What the SGL descriptor is.
+        kind: SglKind,
+        /// Its length field.
+        len: u32,
+    },
+}
 
 /// One transfer of the DMA engine.
 #[derive(Clone, Copy, Debug)]
@@ -27,11 +50,14 @@ pub struct Descriptor {
     pub id: u16,
     /// The device writes memory (`true`) or reads it.
     pub write: bool,
-    /// Where the device aims.
+    /// Where the device aims: at the data or, as `mode` says, at a list.
     pub addr: DmaAddr,
+    /// What `addr` means.
+    pub mode: Mode,
     /// Length in bytes, 1 to [`MAX_LENGTH`].
     pub len: u32,
-    /// Offset in the device's local memory; the low two bits equal those of `addr`.
+    /// Offset in the device's local memory; the low two bits equal those of the data's address,
+    /// which with a list are 0.
     pub local: u32,
     /// Writes take their payload from the pattern generator with this seed, reads drop theirs.
     pub pattern: Option<u32>,
@@ -58,12 +84,46 @@ impl Descriptor {
     #[must_use]
     pub fn pattern(id: u16, write: bool, addr: DmaAddr, len: u32, seed: u32) -> Self {
         Self {
+            pattern: Some(seed),
+            ..Self::contiguous(id, write, addr, len, addr.0 as u32 & 3)
+        }
+    }
+
+    /// A transfer with plain attributes between contiguous memory and the device's local memory
+    /// at offset `local`.
+    #[must_use]
+    pub fn contiguous(id: u16, write: bool, addr: DmaAddr, len: u32, local: u32) -> Self {
+        Self::new(id, write, (addr, Mode::Contiguous), len, local)
+    }
+
+    /// A transfer with plain attributes between the memory that two PRP entries lead to and the
+    /// device's local memory at offset `local`.
+    #[must_use]
+    pub fn prp(id: u16, write: bool, prp: [DmaAddr; 2], len: u32, local: u32) -> Self {
+        let [first, second] = prp;
+        Self::new(id, write, (first, Mode::Prp { second }), len, local)
+    }
+
+    /// A transfer with plain attributes between the memory that an SGL descriptor leads to and
+    /// the device's local memory at offset `local`.
+    #[must_use]
+    pub fn sgl(id: u16, write: bool, sgl: SglDescriptor, len: u32, local: u32) -> Self {
+        let mode = Mode::Sgl {
+            kind: sgl.kind,
+            len: sgl.len,
+        };
+        Self::new(id, write, (sgl.addr, mode), len, local)
+    }
+
+    fn new(id: u16, write: bool, (addr, mode): (DmaAddr, Mode), len: u32, local: u32) -> Self {
+        Self {
             id,
             write,
             addr,
+            mode,
             len,
-            local: addr.0 as u32 & 3,
-            pattern: Some(seed),
+            local,
+            pattern: None,
             no_snoop: false,
             relaxed: false,
             ido: false,
@@ -75,6 +135,15 @@ impl Descriptor {
         }
     }
 
+    /// DESC_ADDR2.
+    fn addr2(&self) -> u64 {
+        match self.mode {
+            Mode::Contiguous => 0,
+            Mode::Prp { second } => second.0,
+            Mode::Sgl { kind, len } => SglDescriptor::new(kind, self.addr, len).to_words()[1],
+        }
+    }
+
     fn ctrl(&self) -> u64 {
         let mut c = u64::from(self.write)
             | u64::from(self.pattern.is_some()) << 1
@@ -83,7 +152,12 @@ impl Descriptor {
             | u64::from(self.relaxed) << 5
             | u64::from(self.ido) << 6
             | u64::from(self.spoof.is_some()) << 10
-            | u64::from(self.tc & 7) << 16;
+            | u64::from(self.tc & 7) << 16
+            | match self.mode {
+                Mode::Contiguous => 0,
+                Mode::Prp { .. } => 1 << 20,
+                Mode::Sgl { .. } => 2 << 20,
+            };
         if let Some(v) = self.irq {
             c |= 1 << 11 | u64::from(v & 7) << 12;
         }
@@ -104,6 +178,17 @@ pub struct Completion {
     pub id: u16,
     /// Worst status of its completions; `None` for a completion timeout.
     pub status: Option<CplStatus>,
+    /// Why its list ended it early; with [`ListError::DataTransfer`], `status` is that of the
+    /// list's read.
+    pub list: Option<ListError>,
+}
+
+impl Completion {
+    /// Whether everything was transferred.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.status == Some(CplStatus::Success) && self.list.is_none()
+    }
 }
 
 /// Bytes that the pattern generator writes at `[addr, addr + buf.len())` with `seed`.
@@ -149,6 +234,9 @@ impl Endpoint {
     pub fn submit(&mut self, m: &mut dyn Machine, d: &Descriptor) -> Result<(), AccessError> {
         let r = self.regs;
         m.mmio_write(r.offset(reg::DESC_ADDR), 8, d.addr.0)?;
+        if d.mode != Mode::Contiguous {
+            m.mmio_write(r.offset(reg::DESC_ADDR2), 8, d.addr2())?;
+        }
         let len = u64::from(d.len) | u64::from(d.local) << 32;
         m.mmio_write(r.offset(reg::DESC_LEN), 8, len)?;
         m.mmio_write(r.offset(reg::DESC_CTRL), 8, d.ctrl())?;
@@ -177,6 +265,7 @@ impl Endpoint {
         Ok(Some(Completion {
             id: v as u16,
             status,
+            list: ListError::from_code((v >> 24) as u8),
         }))
     }
 

@@ -9,7 +9,9 @@ use tlproof_sim::{Model, ports::endpoint::Endpoint};
 
 use crate::{
     common::{Beat, COMPLETION, Checked, NON_POSTED, POSTED, Sink, Source, Tlp, bytes, plain},
-    host::{Descriptor, Dma, LOCAL, Limits, Request},
+    descriptor::Descriptor,
+    engine::{Dma, LOCAL, Limits},
+    host::Request,
 };
 
 pub const BAR0: u64 = 0x3_8000_0000;
@@ -362,6 +364,7 @@ impl Bench {
         let id = self.next_id;
         self.next_id += 1;
         self.set64(0x100, d.addr);
+        self.set64(0x130, d.addr2());
         self.set64(0x108, u64::from(d.len) | u64::from(d.offset) << 32);
         self.set64(0x110, d.ctrl());
         self.set64(0x118, d.aux());

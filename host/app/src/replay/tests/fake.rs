@@ -422,7 +422,11 @@ impl Target for Fake {
         } else {
             CplStatus::UnsupportedRequest
         });
-        self.done[f].push_back(Completion { id: d.id, status });
+        self.done[f].push_back(Completion {
+            id: d.id,
+            status,
+            list: None,
+        });
         Ok(())
     }
 
