@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tlproof_pcie::{MemoryMap, PhysAddr, Range};
+use tlproof_pcie::{Direction, MemoryMap, PhysAddr, Range};
+
+use crate::dmabench;
 
 /// Checks DMA mappings TLP by TLP on simulated PCIe and IOMMU hardware.
 ///
@@ -27,6 +29,8 @@ pub enum Command {
     Fuzz(FuzzArgs),
     /// Replay traces captured on Linux, with DMA inside every live mapping.
     Replay(ReplayArgs),
+    /// Measure mapping and unmapping as the kernel's dma_map_benchmark does, in simulated time.
+    Dmabench(DmabenchArgs),
     /// Print the PCIe tree of the simulated machine after enumeration.
     Tree(TreeArgs),
 }
@@ -158,6 +162,145 @@ pub struct ReplayArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub common: Common,
+}
+
+/// How `tlproof dmabench` maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ModeArg {
+    /// Contiguous pages by dma_map_phys.
+    #[value(alias = "0")]
+    Single,
+    /// A list with an entry a page by dma_map_sg.
+    #[value(alias = "1")]
+    Sg,
+    /// The two-step interface, dma_iova_*, with a link a page.
+    Iova,
+}
+
+/// `tlproof dmabench`: letters and ranges are those of the kernel's tool.
+#[derive(Clone, Debug, Args)]
+pub struct DmabenchArgs {
+    /// Threads, each on a CPU of its own.
+    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: u32,
+    /// Length in milliseconds of simulated time (the kernel's tool: in seconds).
+    #[arg(short = 's', long, default_value_t = 20,
+          value_parser = clap::value_parser!(u32).range(1..=300))]
+    pub milliseconds: u32,
+    /// NUMA node: -1 for any, or 0, the only one.
+    #[arg(short, long, default_value_t = -1, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i32).range(-1..=0))]
+    pub node: i32,
+    /// Bits of the DMA mask.
+    #[arg(short = 'b', long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(20..=64))]
+    pub mask_bits: u32,
+    /// Direction: 0 both ways, 1 to the device, 2 from the device.
+    #[arg(short, long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub direction: u8,
+    /// Nanoseconds between map and unmap, for a transfer.
+    #[arg(short = 'x', long, default_value_t = 0,
+          value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+    pub delay: u32,
+    /// Pages of a mapping, or entries of a list.
+    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub granule: u32,
+    /// Single mappings (0), scatterlists (1), or the two-step interface.
+    #[arg(short, long, value_enum, default_value = "single")]
+    pub mode: ModeArg,
+    /// Map the memory BAR of a peer behind the host bridge instead of main memory.
+    #[arg(long)]
+    pub mmio: bool,
+    /// Defer invalidations to a flush queue.
+    #[arg(long)]
+    pub lazy: bool,
+    /// The device moves the data in every mapping.
+    #[arg(long = "move")]
+    pub moves: bool,
+    /// Compare what was moved.
+    #[arg(long, requires = "moves")]
+    pub verify: bool,
+    /// Cycles of a CPU access to a line of memory; 0 for a CPU that only waits for devices.
+    #[arg(long, value_name = "CYCLES", default_value_t = 4,
+          value_parser = clap::value_parser!(u64).range(0..=1000))]
+    pub access_cycles: u64,
+    /// Seed of the machine's latencies.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub common: Common,
+}
+
+impl DmabenchArgs {
+    /// What the benchmark is to do.
+    ///
+    /// # Errors
+    /// When the machine does not have that much memory.
+    pub fn options(&self) -> Result<dmabench::Options, String> {
+        let options = dmabench::Options {
+            seed: self.seed,
+            profile: self.common.profile.profile(),
+            threads: self.threads,
+            microseconds: u64::from(self.milliseconds) * 1000,
+            node: self.node,
+            mask_bits: self.mask_bits,
+            dir: match self.direction {
+                0 => Direction::Bidirectional,
+                1 => Direction::ToDevice,
+                _ => Direction::FromDevice,
+            },
+            delay_ns: self.delay,
+            granule: self.granule,
+            mode: match self.mode {
+                ModeArg::Single => dmabench::Mode::Single,
+                ModeArg::Sg => dmabench::Mode::Sg,
+                ModeArg::Iova => dmabench::Mode::Iova,
+            },
+            mmio: self.mmio,
+            lazy: self.lazy,
+            moves: self.moves,
+            verify: self.verify,
+            access_cycles: self.access_cycles,
+            waves: None,
+        };
+        options.check()?;
+        Ok(options)
+    }
+
+    /// The options as they are typed.
+    #[must_use]
+    pub fn command(&self) -> String {
+        let mode = match self.mode {
+            ModeArg::Single => "single",
+            ModeArg::Sg => "sg",
+            ModeArg::Iova => "iova",
+        };
+        let mut s = format!(
+            "tlproof dmabench -t {} -s {} -n {} -b {} -d {} -x {} -g {} -m {mode}",
+            self.threads,
+            self.milliseconds,
+            self.node,
+            self.mask_bits,
+            self.direction,
+            self.delay,
+            self.granule
+        );
+        let flags = [
+            (self.mmio, "mmio"),
+            (self.lazy, "lazy"),
+            (self.moves, "move"),
+            (self.verify, "verify"),
+        ];
+        for (_, name) in flags.iter().filter(|f| f.0) {
+            s += &format!(" --{name}");
+        }
+        s + &format!(
+            " --access-cycles {} --seed {} --profile {}",
+            self.access_cycles,
+            self.seed,
+            self.common.profile.name()
+        )
+    }
 }
 
 /// `tlproof tree`.

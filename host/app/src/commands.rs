@@ -13,9 +13,10 @@ use crate::{
     campaign::{self, Campaign},
     checker::Checker,
     cli::{
-        CheckArgs, Cli, Command, Common, FuzzArgs, MachineArgs, ProfileArg, ReplayArgs, RunArgs,
-        TreeArgs,
+        CheckArgs, Cli, Command, Common, DmabenchArgs, FuzzArgs, MachineArgs, ProfileArg,
+        ReplayArgs, RunArgs, TreeArgs,
     },
+    dmabench::{self, Benchmark},
     output::{SharedSink, Sink, Tally},
     program, replay,
     report::{self, ResultDir, Results, Summary, TraceRow, Verdict, ViolationRow},
@@ -80,6 +81,7 @@ pub fn run(cli: Cli) -> Result<bool, Error> {
         Some(Command::Run(args)) => run_campaign(&args),
         Some(Command::Replay(args)) => run_replay(&args),
         Some(Command::Fuzz(args)) => fuzz(&args),
+        Some(Command::Dmabench(args)) => dmabench(&args),
         Some(Command::Tree(args)) => tree(&args),
         Some(Command::Check(args)) => check(&args),
         None => check(&CheckArgs::default()),
@@ -107,6 +109,7 @@ struct Job {
     sink: SharedSink,
     tally: Tally,
     traces: Vec<TraceRow>,
+    dmabench: Option<dmabench::Report>,
     seed: u64,
     profile: ProfileArg,
     command: String,
@@ -125,6 +128,7 @@ impl Job {
             sink,
             tally: Tally::default(),
             traces: Vec::new(),
+            dmabench: None,
             seed,
             profile: common.profile,
             command,
@@ -155,20 +159,26 @@ impl Job {
         Ok(())
     }
 
-    /// Repeats the campaign, which is the same to the cycle, and writes waves around the first
-    /// violation, or of the first cycles.
-    fn waves(&self, options: &campaign::Options, first: Option<u64>) -> Result<(), Error> {
+    /// The window of the waves for a first violation in this cycle.
+    fn window(&self, first: Option<u64>) -> Result<Waves, Error> {
         let from = first.map_or(0, |c| c.saturating_sub(WAVES_BEFORE));
         let path = self.dir.partial().join("waves.fst");
         make_room(&path, WAVES_SPACE)?;
-        let bar = progress(from + WAVES_LENGTH, "waves");
+        Ok(Waves {
+            path,
+            from,
+            until: from + WAVES_LENGTH,
+        })
+    }
+
+    /// Repeats the campaign, which is the same to the cycle, and writes waves around the first
+    /// violation, or of the first cycles.
+    fn waves(&self, options: &campaign::Options, first: Option<u64>) -> Result<(), Error> {
+        let window = self.window(first)?;
+        let bar = progress(window.until, "waves");
         let checker = |s: &Setup| Checker::new(&s.machine, true, None, ENOUGH);
         let options = campaign::Options {
-            waves: Some(Waves {
-                path,
-                from,
-                until: from + WAVES_LENGTH,
-            }),
+            waves: Some(window),
             ..options.clone()
         };
         let mut c = Campaign::new(options, checker).map_err(|e| self.machine_error(e))?;
@@ -211,23 +221,72 @@ impl Job {
         Ok(None)
     }
 
-    fn replay(&mut self, path: &Path) -> Result<(), Error> {
+    fn replay_options(&self) -> replay::Options {
+        replay::Options {
+            seed: self.seed,
+            profile: self.profile.profile(),
+            waves: None,
+        }
+    }
+
+    /// Replays a trace; returns the cycle of the first violation.
+    fn replay(&mut self, path: &Path) -> Result<Option<u64>, Error> {
         let bar = progress(0, &format!("replay {}", stem(path)));
         let sink = Rc::clone(&self.sink);
         let checker =
             move |s: &Setup, blocking: bool| Checker::new(&s.machine, blocking, Some(sink), ENOUGH);
-        let outcome = replay::replay(path, self.seed, self.profile.profile(), checker, |n| {
+        let outcome = replay::replay(path, &self.replay_options(), checker, |n| {
             bar.set_position(n);
         });
         bar.finish_and_clear();
         let outcome = outcome?;
         let (cycles, calls) = (outcome.bench.sim.cycles(), outcome.bench.calls);
+        let first = outcome.bench.sim.checker.first_violation();
         outcome
             .bench
             .sim
             .checker
             .tally(&mut self.tally, cycles, calls);
         self.traces.push(outcome.row);
+        Ok(first)
+    }
+
+    /// Repeats a replay, which is the same to the cycle, and writes waves around its first
+    /// violation, or of the first cycles.
+    fn replay_waves(&self, path: &Path, first: Option<u64>) -> Result<(), Error> {
+        let options = replay::Options {
+            waves: Some(self.window(first)?),
+            ..self.replay_options()
+        };
+        let bar = progress(0, "waves");
+        let checker = |s: &Setup, blocking: bool| Checker::new(&s.machine, blocking, None, ENOUGH);
+        let outcome = replay::replay(path, &options, checker, |_| bar.tick());
+        bar.finish_and_clear();
+        outcome?.bench.sim.close_waves();
+        Ok(())
+    }
+
+    fn dmabench(&mut self, options: &dmabench::Options, waves: bool) -> Result<(), Error> {
+        let bar = progress(options.microseconds, "dmabench, us");
+        let sink = Rc::clone(&self.sink);
+        let checker = |s: &Setup| Checker::new(&s.machine, true, Some(sink), ENOUGH);
+        let mut b = Benchmark::new(options.clone(), checker).map_err(|e| self.machine_error(e))?;
+        let result = b.run(|us| bar.set_position(us));
+        bar.finish_and_clear();
+        self.dmabench = Some(result.map_err(|e| self.machine_error(e))?);
+        let checker = &b.bench().sim.checker;
+        checker.tally(&mut self.tally, b.bench().sim.cycles(), b.bench().calls);
+        if waves {
+            // Once more, the same to the cycle.
+            let options = dmabench::Options {
+                waves: Some(self.window(checker.first_violation())?),
+                ..options.clone()
+            };
+            let checker = |s: &Setup| Checker::new(&s.machine, true, None, ENOUGH);
+            let mut b = Benchmark::new(options, checker).map_err(|e| self.machine_error(e))?;
+            b.run(|_| {}).map_err(|e| self.machine_error(e))?;
+            b.bench_mut().sim.close_waves();
+        }
         Ok(())
     }
 
@@ -249,6 +308,7 @@ impl Job {
                 checked: t.checks.values().map(|c| c.0).sum(),
                 failed: t.failed,
                 traces: self.traces.clone(),
+                dmabench: self.dmabench.clone(),
             },
             checks: t.rows(),
             violations: t.violations.clone(),
@@ -263,6 +323,9 @@ impl Job {
                 .map_err(|e| Error::Usage(e.to_string()))?;
             writeln!(out, "{text}")?;
             return Ok(pass);
+        }
+        if let Some(report) = &self.dmabench {
+            writeln!(out, "{report}")?;
         }
         print_traces(&mut out, &self.traces)?;
         print_summary(&mut out, &results, &dir)?;
@@ -290,14 +353,32 @@ fn print_traces(out: &mut impl Write, traces: &[TraceRow]) -> Result<(), Error> 
     }
     writeln!(
         out,
-        "{:<24} {:>8} {:>9} {:>9} {:>8} {:>8} {:>10}",
-        "trace", "events", "mappings", "compared", "differ", "TLPs", "violations"
+        "{:<24} {:>8} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10}",
+        "trace",
+        "events",
+        "mappings",
+        "compared",
+        "differ",
+        "prot",
+        "attrs",
+        "IOVA",
+        "TLPs",
+        "violations"
     )?;
     for t in traces {
         writeln!(
             out,
-            "{:<24} {:>8} {:>9} {:>9} {:>8} {:>8} {:>10}",
-            t.name, t.events, t.mappings, t.compared, t.differed, t.tlps, t.failed
+            "{:<24} {:>8} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10}",
+            t.name,
+            t.events,
+            t.mappings,
+            t.compared,
+            t.differed,
+            t.prot,
+            t.attrs,
+            t.iova,
+            t.tlps,
+            t.failed
         )?;
         if let Some(why) = &t.truncated {
             writeln!(out, "  truncated: {why}; replayed as far as it goes")?;
@@ -461,11 +542,6 @@ fn run_campaign(args: &RunArgs) -> Result<bool, Error> {
 }
 
 fn run_replay(args: &ReplayArgs) -> Result<bool, Error> {
-    if args.common.waves {
-        return Err(Error::Usage(
-            "--waves is for `run`; a replay writes no waves yet".to_owned(),
-        ));
-    }
     let profile = args.common.profile.name();
     let names: Vec<String> = args
         .traces
@@ -486,8 +562,18 @@ fn run_replay(args: &ReplayArgs) -> Result<bool, Error> {
         trace::Capture::open(path)?;
     }
     let mut job = Job::new(&args.common, &name, args.seed, command)?;
+    // Waves of the first trace with a violation, or else of the first.
+    let mut shown: Option<(&Path, Option<u64>)> = None;
     for path in &args.traces {
-        job.replay(path)?;
+        let first = job.replay(path)?;
+        if shown.is_none_or(|(_, seen)| seen.is_none() && first.is_some()) {
+            shown = Some((path, first));
+        }
+    }
+    if args.common.waves
+        && let Some((path, first)) = shown
+    {
+        job.replay_waves(path, first)?;
     }
     job.finish(args.common.json)
 }
@@ -497,7 +583,7 @@ fn check(args: &CheckArgs) -> Result<bool, Error> {
     let command = format!("tlproof check --seed {} --profile {profile}", args.seed);
     let name = format!("check-seed{}-{profile}", args.seed);
     let mut job = Job::new(&args.common, &name, args.seed, command)?;
-    job.replay(Path::new(CHECK_TRACE))?;
+    let first = job.replay(Path::new(CHECK_TRACE))?;
     let options = campaign::Options {
         seed: args.seed,
         tlps: CHECK_TLPS,
@@ -505,7 +591,20 @@ fn check(args: &CheckArgs) -> Result<bool, Error> {
         map: tlproof_pcie::MemoryMap::default(),
         waves: None,
     };
-    job.campaign(&options, args.common.waves)?;
+    // One file of waves: of the replay, if that is where a promise was broken.
+    let replay_waves = args.common.waves && first.is_some();
+    job.campaign(&options, args.common.waves && !replay_waves)?;
+    if replay_waves {
+        job.replay_waves(Path::new(CHECK_TRACE), first)?;
+    }
+    job.finish(args.common.json)
+}
+
+fn dmabench(args: &DmabenchArgs) -> Result<bool, Error> {
+    let options = args.options().map_err(Error::Usage)?;
+    let name = format!("dmabench-seed{}-{}", args.seed, args.common.profile.name());
+    let mut job = Job::new(&args.common, &name, args.seed, args.command())?;
+    job.dmabench(&options, args.common.waves)?;
     job.finish(args.common.json)
 }
 

@@ -7,6 +7,7 @@ pub mod campaign;
 pub mod checker;
 pub mod cli;
 pub mod commands;
+pub mod dmabench;
 pub mod endpoint;
 pub mod memory_port;
 pub mod msix;

@@ -213,6 +213,12 @@ impl Simulation {
         self.options.waves.is_none()
     }
 
+    /// Whether there was a window of waves, and it is past.
+    #[must_use]
+    pub fn waves_written(&self) -> bool {
+        self.waves_open && self.waves_done()
+    }
+
     /// Ends the waves.
     pub fn close_waves(&mut self) {
         self.options.waves = None;

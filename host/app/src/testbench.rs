@@ -83,6 +83,8 @@ pub struct Setup {
     pub tables: Range,
     /// What crosses the host bridge.
     pub policy: HostBridgePolicy,
+    /// CPUs that calls are made on.
+    pub cpus: usize,
 }
 
 impl Default for Setup {
@@ -105,6 +107,7 @@ impl Default for Setup {
             },
             tables: Range::sized(0x8000_0000, 64 << 20),
             policy: HostBridgePolicy::AllowList,
+            cpus: 2,
         }
     }
 }
@@ -195,6 +198,7 @@ impl Testbench {
         };
         let config = Config {
             quirks: setup.quirks(),
+            cpus: setup.cpus,
             ..setup.config.clone()
         };
         let mut dma = Dma::new(config.reserve_window(map.aperture, map.bus_offset), iommu);
@@ -627,6 +631,12 @@ impl Testbench {
     /// Flushes all queues of lazy mode.
     pub fn flush(&mut self) {
         self.dma.flush_queues(&mut self.sim);
+        self.end_drained();
+    }
+
+    /// Ends the flush that [`Dma::flush_begin`] began for the domain of function `f`.
+    pub fn flush_end(&mut self, f: usize) {
+        self.dma.flush_end(&mut self.sim, self.functions[f].dev);
         self.end_drained();
     }
 

@@ -96,3 +96,144 @@ fn results_that_cannot_be_written() {
         "keep me"
     );
 }
+
+#[test]
+fn dmabench_reports_and_repeats() {
+    let dir = tempdir().unwrap();
+    let out = dir.path().join("a");
+    let args = |out: &std::path::Path, more: &[&str]| -> Vec<String> {
+        let mut args: Vec<_> = ["dmabench", "-s", "1", "-x", "1000", "--out"]
+            .map(str::to_owned)
+            .into();
+        args.push(out.to_str().unwrap().to_owned());
+        args.extend(more.iter().map(|s| (*s).to_owned()));
+        args
+    };
+    let run = |args: Vec<String>| tlproof(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let more = ["-t", "2", "-g", "2", "-m", "1", "--move", "--verify"];
+    let (code, text, err) = run(args(&out, &more));
+    assert_eq!(code, Some(0), "{text}{err}");
+    let title = "dma mapping benchmark(sg): threads:2 milliseconds:1 node:-1 \
+                 dir:BIDIRECTIONAL sg_nents: 2";
+    for says in [
+        title,
+        "average map latency(us):",
+        "average unmap latency(us):",
+        "PASS",
+    ] {
+        assert!(text.contains(says), "{text}");
+    }
+    let json = [&more[..], &["--json"]].concat();
+    let (code, first, _) = run(args(&out, &json));
+    assert_eq!(code, Some(0));
+    let value: serde_json::Value = serde_json::from_str(&first).unwrap();
+    let report = &value["dmabench"];
+    assert!(report["loops"].as_u64().unwrap() > 0);
+    assert!(report["unmap"]["average_ns"].as_u64().unwrap() > 0);
+    assert_eq!(report["compared"], report["moved"]);
+    let (_, second, _) = run(args(&out, &json));
+    assert_eq!(first, second);
+}
+
+#[test]
+fn dmabench_finds_a_bar_mapped_as_memory() {
+    let dir = tempdir().unwrap();
+    let out = dir.path().join("b");
+    let out = out.to_str().unwrap();
+    let (code, text, err) = tlproof(&[
+        "dmabench",
+        "-s",
+        "1",
+        "--mmio",
+        "--move",
+        "--profile",
+        "pre-series",
+        "--waves",
+        "--out",
+        out,
+    ]);
+    assert_eq!(code, Some(1), "{text}{err}");
+    assert!(text.contains("memory type"), "{text}");
+    assert!(fs::metadata(format!("{out}/waves.fst")).unwrap().len() > 1000);
+}
+
+#[test]
+fn dmabench_refuses_what_the_kernels_tool_refuses() {
+    for (option, bad) in [
+        ("-t", "0"),
+        ("-t", "1025"),
+        ("-s", "0"),
+        ("-s", "301"),
+        ("-n", "1"),
+        ("-n", "-2"),
+        ("-b", "19"),
+        ("-b", "65"),
+        ("-d", "3"),
+        ("-x", "10000001"),
+        ("-g", "0"),
+        ("-g", "1025"),
+        ("-m", "2"),
+        ("--access-cycles", "1001"),
+    ] {
+        refused(&["dmabench", option, bad], bad);
+    }
+    refused(&["dmabench", "--verify"], "--move");
+    refused(&["dmabench", "-g", "128", "-t", "3", "--mmio"], "256 pages");
+    refused(&["dmabench", "-g", "1024", "-t", "1024"], "4096 MiB");
+    let dir = tempdir().unwrap();
+    let out = dir.path().join("c");
+    let out = out.to_str().unwrap();
+    refused(
+        &["dmabench", "-b", "20", "-g", "1024", "--out", out],
+        "IOVA",
+    );
+    assert!(!fs::exists(out).unwrap());
+}
+
+/// The beginning of a bundled capture, as a capture of its own.
+fn cut(dir: &std::path::Path, lines: usize) -> String {
+    use std::io::{BufRead, BufReader};
+    let from = concat!(env!("CARGO_MANIFEST_DIR"), "/traces/nvme-p2p-bridge-iommu");
+    for end in ["iomem", "pci", "info"] {
+        fs::copy(format!("{from}.{end}"), dir.join(format!("cut.{end}"))).unwrap();
+    }
+    let file = fs::File::open(format!("{from}.trace.gz")).unwrap();
+    let text = BufReader::new(flate2::read::GzDecoder::new(file));
+    let text: String = text
+        .lines()
+        .take(lines)
+        .map(|l| l.unwrap() + "\n")
+        .collect();
+    let path = dir.join("cut.trace");
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn waves_of_a_replay() {
+    let dir = tempdir().unwrap();
+    // As far as the first transfers to the peer.
+    let trace = cut(dir.path(), 1500);
+    for (profile, status) in [("intended", 0), ("pre-series", 1)] {
+        let out = dir.path().join(profile);
+        let out = out.to_str().unwrap();
+        let (code, text, err) = tlproof(&[
+            "replay",
+            "--waves",
+            "--profile",
+            profile,
+            "--out",
+            out,
+            &trace,
+        ]);
+        assert_eq!(code, Some(status), "{text}{err}");
+        let waves = fs::read(format!("{out}/waves.fst")).unwrap();
+        assert!(waves.len() > 1000, "{}", waves.len());
+        // The header block of an FST file: its type, its length, first and last time.
+        let time = |at: usize| u64::from_be_bytes(waves[at..at + 8].try_into().unwrap());
+        assert_eq!(waves[0], 0);
+        let (start, end) = (time(9), time(17));
+        assert!(start < end);
+        assert_eq!(start > 10_000, status == 1, "{start}");
+    }
+}

@@ -476,6 +476,26 @@ impl<I: IommuDriver> Dma<I> {
         }
     }
 
+    /// The flush queue timer of a device's domain has run out: what is queued from here on waits
+    /// for the next flush. [`Dma::flush_end`] follows.
+    pub fn flush_begin(&mut self, dev: DeviceId) {
+        if let Some(i) = self.domain_index(dev)
+            && let Some(fq) = &mut self.domains[i].fq
+        {
+            fq.begin();
+        }
+    }
+
+    /// The flush that [`Dma::flush_begin`] began: the domain is invalidated, and this CPU frees
+    /// what had been queued on any.
+    pub fn flush_end(&mut self, m: &mut dyn Machine, dev: DeviceId) {
+        if let Some(i) = self.domain_index(dev)
+            && self.domains[i].fq.is_some()
+        {
+            self.flush_begun(m, i);
+        }
+    }
+
     /// Flushes every queue now.
     pub fn flush_queues(&mut self, m: &mut dyn Machine) {
         for i in 0..self.domains.len() {

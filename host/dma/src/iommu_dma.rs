@@ -191,11 +191,15 @@ impl<I: IommuDriver> Dma<I> {
     }
 
     fn flush_iotlb_all(&mut self, m: &mut dyn Machine, index: usize) {
-        let domain = &mut self.domains[index];
-        let id = domain.id;
-        if let Some(fq) = &mut domain.fq {
+        if let Some(fq) = &mut self.domains[index].fq {
             fq.begin();
         }
+        self.invalidate_all(m, index);
+    }
+
+    /// The second half of `fq_flush_iotlb`.
+    fn invalidate_all(&mut self, m: &mut dyn Machine, index: usize) {
+        let id = self.domains[index].id;
         let Some(iommu) = self.iommu.as_mut() else {
             return;
         };
@@ -239,7 +243,15 @@ impl<I: IommuDriver> Dma<I> {
 
     /// `fq_flush_timeout`: flushes a domain and frees what all CPUs queued.
     pub(crate) fn flush_domain(&mut self, m: &mut dyn Machine, index: usize) {
-        self.flush_iotlb_all(m, index);
+        if let Some(fq) = &mut self.domains[index].fq {
+            fq.begin();
+        }
+        self.flush_begun(m, index);
+    }
+
+    /// The same for a flush that has been counted as begun.
+    pub(crate) fn flush_begun(&mut self, m: &mut dyn Machine, index: usize) {
+        self.invalidate_all(m, index);
         let cpus = self.domains[index].fq.as_ref().map_or(0, |fq| fq.cpus());
         for cpu in 0..cpus {
             self.release_flushed(m, index, cpu);

@@ -4,10 +4,24 @@ use tlproof_dma::{Event, iommu::Prot};
 use tlproof_pcie::PhysAddr;
 
 use super::join::{Mapped, Unmapped};
+use crate::report::Share;
 
 const PAGE: u64 = 4096;
 
 pub use crate::report::Difference;
+
+/// Comparisons that are counted by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `IOMMU_*` flags of a page-table entry.
+    Prot,
+    /// `DMA_ATTR_*` of a call, as the API's own event shows them.
+    Attrs,
+    /// An IOVA.
+    Iova,
+    /// Everything else.
+    Other,
+}
 
 /// Comparisons so far.
 #[derive(Debug, Default)]
@@ -16,6 +30,12 @@ pub struct Comparison {
     pub compared: u64,
     /// Those that differ.
     pub differed: u64,
+    /// Protections compared.
+    pub prot: Share,
+    /// Attributes compared.
+    pub attrs: Share,
+    /// IOVAs compared.
+    pub iova: Share,
     /// Line of the operation that is being compared.
     pub line: u64,
     reasons: Vec<Difference>,
@@ -42,7 +62,29 @@ impl Comparison {
         reason: &str,
         show: impl Fn(&T) -> String,
     ) -> bool {
+        self.check_kind(Kind::Other, kernel, ours, reason, show)
+    }
+
+    /// The same for a decision that is counted by itself.
+    pub fn check_kind<T: PartialEq>(
+        &mut self,
+        kind: Kind,
+        kernel: &T,
+        ours: &T,
+        reason: &str,
+        show: impl Fn(&T) -> String,
+    ) -> bool {
         self.compared += 1;
+        let share = match kind {
+            Kind::Prot => Some(&mut self.prot),
+            Kind::Attrs => Some(&mut self.attrs),
+            Kind::Iova => Some(&mut self.iova),
+            Kind::Other => None,
+        };
+        if let Some(share) = share {
+            share.compared += 1;
+            share.agreed += u64::from(kernel == ours);
+        }
         if kernel == ours {
             return true;
         }
@@ -131,7 +173,8 @@ impl Comparison {
         for (t, (iova, at, _, prot)) in kernel.tables.iter().zip(&tables) {
             if let Some(theirs) = t.prot {
                 let reason = prot_reason(theirs, prot.bits().into());
-                self.check(&theirs, &u64::from(prot.bits()), reason, |p| show_prot(*p));
+                let ours = u64::from(prot.bits());
+                self.check_kind(Kind::Prot, &theirs, &ours, reason, |p| show_prot(*p));
             }
             let relative = |base: u64, a: u64| a.wrapping_sub(base);
             self.check(

@@ -19,6 +19,7 @@ pub use compare::Difference;
 use crate::{
     checker::Checker,
     report::TraceRow,
+    simulation::Waves,
     testbench::{self, Setup, Testbench},
     trace::{self, Capture},
 };
@@ -48,6 +49,17 @@ pub enum Error {
     },
 }
 
+/// What is chosen about a replay.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Seed of the devices' traffic and of the machine.
+    pub seed: u64,
+    /// Which Linux.
+    pub profile: Profile,
+    /// Waves to write; the replay ends with them.
+    pub waves: Option<Waves>,
+}
+
 /// A replayed trace.
 pub struct Outcome {
     /// The machine, at rest, with its checker.
@@ -72,8 +84,7 @@ fn read(capture: &mut Capture) -> Result<Vec<Operation>, trace::Error> {
 /// See [`Error`].
 pub fn replay(
     path: &Path,
-    seed: u64,
-    profile: Profile,
+    options: &Options,
     checker: impl FnOnce(&Setup, bool) -> Checker,
     mut progress: impl FnMut(u64),
 ) -> Result<Outcome, Error> {
@@ -84,7 +95,9 @@ pub fn replay(
         name: capture.name.clone(),
         error,
     };
-    let setup = plan.setup(seed, profile);
+    let Options { seed, profile, .. } = *options;
+    let mut setup = plan.setup(seed, profile);
+    setup.machine.waves.clone_from(&options.waves);
     let blocking = plan.blocking(profile);
     let checker = checker(&setup, blocking);
     let mut bench = Testbench::new(&setup, checker).map_err(machine)?;
@@ -108,6 +121,9 @@ pub fn replay(
         replayed: counts.replayed,
         compared: comparison.compared,
         differed: comparison.differed,
+        prot: comparison.prot,
+        attrs: comparison.attrs,
+        iova: comparison.iova,
         tlps: bench.sim.checker.tlps(),
         failed: bench.sim.checker.failed(),
         truncated: capture.trace.truncated().map(str::to_owned),

@@ -47,8 +47,10 @@ pub trait Target {
     fn bus_address(&mut self, f: usize, phys: PhysAddr, size: u64) -> DmaAddr;
     /// Ends that.
     fn end_bus_address(&mut self, f: usize, dma: DmaAddr, size: u64);
-    /// Empties the flush queues.
-    fn flush(&mut self);
+    /// The timer of the flush queue of an endpoint's domain has run out.
+    fn flush_begin(&mut self, f: usize);
+    /// It invalidates and frees what waited.
+    fn flush_end(&mut self, f: usize);
     /// Lets the API's timers run.
     fn timers(&mut self);
 
@@ -150,8 +152,12 @@ impl Target for Testbench {
         Self::end_bus_address(self, f, dma, size);
     }
 
-    fn flush(&mut self) {
-        Self::flush(self);
+    fn flush_begin(&mut self, f: usize) {
+        self.dma.flush_begin(self.functions[f].dev);
+    }
+
+    fn flush_end(&mut self, f: usize) {
+        Self::flush_end(self, f);
     }
 
     fn timers(&mut self) {
@@ -196,6 +202,6 @@ impl Target for Testbench {
     }
 
     fn stop(&self) -> bool {
-        self.sim.checker.failed_enough()
+        self.sim.checker.failed_enough() || self.sim.waves_written()
     }
 }

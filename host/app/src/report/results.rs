@@ -1,5 +1,6 @@
 //! The results of a run, as plain data.
 
+use crate::dmabench;
 use serde::Serialize;
 
 /// How a run ended.
@@ -53,6 +54,28 @@ pub struct Summary {
     pub failed: u64,
     /// Replayed traces.
     pub traces: Vec<TraceRow>,
+    /// Result of the mapping benchmark.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dmabench: Option<dmabench::Report>,
+}
+
+/// Comparisons of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Share {
+    /// All of them.
+    pub compared: u64,
+    /// Those that agree.
+    pub agreed: u64,
+}
+
+impl std::fmt::Display for Share {
+    /// In per cent, rounded down, so that 100 means all; a dash for none.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.agreed * 10_000).checked_div(self.compared) {
+            Some(share) => f.pad(&format!("{}.{:02}%", share / 100, share % 100)),
+            None => f.pad("-"),
+        }
+    }
 }
 
 /// A replayed trace against what the kernel did.
@@ -70,6 +93,12 @@ pub struct TraceRow {
     pub compared: u64,
     /// Comparisons that differ.
     pub differed: u64,
+    /// Of these the protections of page-table entries.
+    pub prot: Share,
+    /// Of these the attributes of calls.
+    pub attrs: Share,
+    /// Of these the IOVAs.
+    pub iova: Share,
     /// TLPs sent into the mappings.
     pub tlps: u64,
     /// Comparisons with the judges that failed.

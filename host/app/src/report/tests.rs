@@ -62,6 +62,7 @@ fn rows() -> [TlpRow<'static>; 3] {
 fn results() -> Results {
     Results {
         summary: Summary {
+            dmabench: None,
             program: "0.1.0".into(),
             verdict: Verdict::Fail,
             seed: 42,
@@ -318,6 +319,7 @@ fn an_empty_run_has_a_report() {
     let tlps = dir.tlps().unwrap();
     let empty = Results {
         summary: Summary {
+            dmabench: None,
             verdict: Verdict::Incomplete,
             traces: Vec::new(),
             ..results().summary

@@ -1,15 +1,17 @@
 //! Our results beside the kernel's.
 
-use tlproof_dma::{Event, MapError, iommu::IommuError};
+use tlproof_dma::{Attrs, Event, MapError, iommu::IommuError};
 use tlproof_pcie::{DmaAddr, PhysAddr};
 
 use super::{NO_DOMAIN, Replayer, SHARED};
 use crate::{
     replay::{
+        compare::Kind,
         join::{Mapped, Unmapped},
         target::Target,
     },
     testbench::Error,
+    trace,
 };
 
 fn show_dma(dma: &DmaAddr) -> String {
@@ -81,12 +83,9 @@ impl<T: Target> Replayer<'_, T> {
                 .note(SHARED, || format!("{devices} devices on endpoint {f}"));
             return;
         }
-        let reason = if self.plan.roles[f].attach == tlproof_dma::Attach::Lazy {
-            "IOVA: freed ranges come back in another order, all flush queues are emptied at once"
-        } else {
-            "IOVA: another free range is taken, caches of free ranges are trimmed by a timer"
-        };
-        self.comparison.check(&kernel, &ours, reason, show_dma);
+        let reason = "IOVA: another free range is taken";
+        self.comparison
+            .check_kind(Kind::Iova, &kernel, &ours, reason, show_dma);
     }
 
     pub(super) fn compare_unmapped(&mut self, f: usize, kernel: &Unmapped) {
@@ -134,5 +133,33 @@ impl<T: Target> Replayer<'_, T> {
             .check(&true, &done, "whether a sync can be skipped", |done| {
                 if *done { "done" } else { "skipped" }.to_owned()
             });
+    }
+
+    /// Compares the attributes that our event shows with those of the kernel's event.
+    pub(super) fn compare_attrs(&mut self, event: &Event) {
+        if let Some((call, ours)) = traced_attrs(event)
+            && let Some((_, theirs)) = self.attrs.take_if(|(name, _)| *name == call)
+        {
+            let ours = trace::Attrs(ours.bits().into());
+            self.comparison
+                .check_kind(Kind::Attrs, &theirs, &ours, "attributes of a call", |a| {
+                    format!("{call} with {:#x} ({a})", a.0)
+                });
+        }
+    }
+}
+
+/// Name and attributes of the call that an event of ours is about.
+const fn traced_attrs(event: &Event) -> Option<(&'static str, Attrs)> {
+    match event {
+        Event::DmaMapPhys { attrs, .. } => Some(("dma_map_phys", *attrs)),
+        Event::DmaUnmapPhys { attrs, .. } => Some(("dma_unmap_phys", *attrs)),
+        Event::DmaMapSg { attrs, .. } => Some(("dma_map_sg", *attrs)),
+        Event::DmaUnmapSg { attrs, .. } => Some(("dma_unmap_sg", *attrs)),
+        Event::DmaAlloc { attrs, .. } => Some(("dma_alloc", *attrs)),
+        Event::IovaLink { attrs, .. } => Some(("dma_iova_link", *attrs)),
+        Event::IovaUnlink { attrs, .. } => Some(("dma_iova_unlink", *attrs)),
+        Event::IovaDestroy { attrs, .. } => Some(("dma_iova_destroy", *attrs)),
+        _ => None,
     }
 }

@@ -2,6 +2,7 @@
 
 mod checks;
 mod coherent;
+mod flush;
 mod iova;
 mod p2p;
 mod phys;
@@ -101,6 +102,10 @@ pub struct Replayer<'a, T: Target> {
     lists: HashMap<(Device, Vec<PhysAddr>), Vec<Option<List>>>,
     memory: BTreeMap<(Device, DmaAddr), Vec<Option<Memory>>>,
     states: HashMap<(Device, u64), State>,
+    /// Name and attributes of the call under way, until our event of it has been compared.
+    attrs: Option<(&'static str, trace::Attrs)>,
+    /// Rings that our API found full and emptied, and the trace has not yet.
+    full: u64,
     last_job: u64,
 }
 
@@ -137,7 +142,7 @@ impl<'a, T: Target> Replayer<'a, T> {
             plan,
             follows_flushes: operations
                 .iter()
-                .any(|o| matches!(o.call, Call::FlushQueue)),
+                .any(|o| matches!(o.call, Call::Flush { .. })),
             blocking,
             comparison: Comparison::default(),
             traffic: Traffic::new(seed),
@@ -147,6 +152,8 @@ impl<'a, T: Target> Replayer<'a, T> {
             lists: HashMap::new(),
             memory: BTreeMap::new(),
             states: HashMap::new(),
+            attrs: None,
+            full: 0,
             last_job: 0,
         }
     }
@@ -222,7 +229,15 @@ impl<'a, T: Target> Replayer<'a, T> {
     }
 
     fn events(&mut self) -> Vec<Event> {
-        self.target.parts().0.trace.take()
+        let events = self.target.parts().0.trace.take();
+        if self.follows_flushes {
+            let full = |e: &&Event| matches!(e, Event::FlushAll { .. });
+            self.full += events.iter().filter(full).count() as u64;
+        }
+        for e in &events {
+            self.compare_attrs(e);
+        }
+        events
     }
 
     fn is_bounced(&mut self, f: usize, dma: DmaAddr) -> bool {
@@ -237,6 +252,7 @@ impl<'a, T: Target> Replayer<'a, T> {
     /// When the machine fails; what the API refuses is a difference.
     pub fn step(&mut self, o: &Operation) -> Result<(), Error> {
         self.comparison.line = o.line;
+        self.attrs = o.call.attrs();
         self.counts.mappings += u64::from(o.call.maps());
         self.target.parts().0.set_cpu(o.cpu);
         let f = match o.call.dev() {
@@ -432,10 +448,7 @@ impl<'a, T: Target> Replayer<'a, T> {
                 self.destroy(f, (dev, *state), (*mapped, *bounced), how, did)?;
             }
             Call::P2p { page, map, .. } => self.p2p(f, *page, *map)?,
-            Call::FlushQueue => {
-                self.target.flush();
-                self.events();
-            }
+            Call::Flush { devices, part } => self.flush(devices, *part),
             Call::Skip { why, what } => self.comparison.note(why, || what.clone()),
         }
         if !self.follows_flushes {
@@ -459,6 +472,7 @@ impl<'a, T: Target> Replayer<'a, T> {
     /// When the machine fails.
     pub fn finish(&mut self) -> Result<(), Error> {
         self.traffic.finish(self.target)?;
+        self.compare_full_rings();
         self.target.parts().0.trace.set_enabled(false);
         self.events();
         Ok(())

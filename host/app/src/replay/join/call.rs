@@ -61,6 +61,17 @@ pub struct Unmapped {
     pub bounces: Vec<u64>,
 }
 
+/// Part of emptying a flush queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlushPart {
+    /// The timer has run out: what is queued from here on waits for the next flush.
+    Begin,
+    /// The timer's invalidation is over, and what waited is free.
+    End,
+    /// The call before found its ring full, and has emptied it.
+    Full,
+}
+
 /// A call of the DMA API, with the kernel's result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
@@ -181,8 +192,12 @@ pub enum Call {
     },
     /// The kernel decided how a peer's page is reached.
     P2p { dev: Device, page: u64, map: P2pMap },
-    /// A flush queue was emptied by an invalidation of everything.
-    FlushQueue,
+    /// The flush queue of the domain of these devices is emptied by an invalidation of everything;
+    /// without devices it is not known whose.
+    Flush {
+        devices: Vec<Device>,
+        part: FlushPart,
+    },
     /// Something that is no call of a driver, or that cannot be repeated.
     Skip { why: &'static str, what: String },
 }
@@ -206,7 +221,7 @@ impl Call {
             | Self::IovaFree { dev, .. }
             | Self::Destroy { dev, .. }
             | Self::P2p { dev, .. } => Some(dev),
-            Self::FlushQueue | Self::Skip { .. } => None,
+            Self::Flush { .. } | Self::Skip { .. } => None,
         }
     }
 
@@ -218,6 +233,21 @@ impl Call {
             | Self::Alloc { did, .. }
             | Self::TryAlloc { did, .. }
             | Self::Link { did, .. } => Some(did),
+            _ => None,
+        }
+    }
+
+    /// Name and attributes of a call that has some.
+    pub const fn attrs(&self) -> Option<(&'static str, Attrs)> {
+        match self {
+            Self::MapPhys { attrs, .. } => Some(("dma_map_phys", *attrs)),
+            Self::UnmapPhys { attrs, .. } => Some(("dma_unmap_phys", *attrs)),
+            Self::MapSg { attrs, .. } => Some(("dma_map_sg", *attrs)),
+            Self::UnmapSg { attrs, .. } => Some(("dma_unmap_sg", *attrs)),
+            Self::Alloc { attrs, .. } => Some(("dma_alloc", *attrs)),
+            Self::Link { attrs, .. } => Some(("dma_iova_link", *attrs)),
+            Self::Unlink { attrs, .. } => Some(("dma_iova_unlink", *attrs)),
+            Self::Destroy { attrs, .. } => Some(("dma_iova_destroy", *attrs)),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{
     call::{Call, Unmapped},
-    pending::Pending,
+    pending::{At, Pending},
 };
 use crate::trace::Event;
 use tlproof_pcie::DmaAddr;
@@ -11,9 +11,9 @@ impl Pending {
     /// The calls of drivers, which bring what happened inside together. Other events are given back.
     pub(super) fn driver_call(
         &mut self,
-        number: u64,
+        here: At,
         event: Event,
-        mut emit: impl FnMut(u64, Call),
+        mut emit: impl FnMut(At, Call),
     ) -> Option<Event> {
         match event {
             Event::DmaMapPhys {
@@ -27,7 +27,7 @@ impl Pending {
                 let dma = (dma_addr.0 != u64::MAX).then_some(dma_addr);
                 let (at, did) = self.mapped(&dev, dma.unwrap_or(DmaAddr(0)), size);
                 emit(
-                    at.unwrap_or(number),
+                    at.unwrap_or(here),
                     Call::MapPhys {
                         dev,
                         phys,
@@ -48,7 +48,7 @@ impl Pending {
             } => {
                 let (at, did) = self.unmapped();
                 emit(
-                    at.unwrap_or(number),
+                    at.unwrap_or(here),
                     Call::UnmapPhys {
                         dev,
                         dma: dma_addr,
@@ -71,7 +71,7 @@ impl Pending {
             } => {
                 let start = dma_addrs.first().copied().unwrap_or(DmaAddr(0));
                 let (at, did) = self.mapped(&dev, start, u64::MAX);
-                let at = at.unwrap_or(number);
+                let at = at.unwrap_or(here);
                 if truncated {
                     emit(
                         at,
@@ -109,7 +109,7 @@ impl Pending {
                     phys,
                     did: Unmapped::default(),
                 };
-                self.free = Some((number, call, None));
+                self.free = Some((here, call, None));
             }
             Event::DmaAlloc {
                 dev,
@@ -127,7 +127,7 @@ impl Pending {
             } => {
                 let (at, did) = self.mapped(&dev, dma_addr, size);
                 emit(
-                    at.unwrap_or(number),
+                    at.unwrap_or(here),
                     Call::Alloc {
                         dev,
                         dma: dma_addr,
@@ -157,7 +157,7 @@ impl Pending {
                     size,
                     did: Unmapped::default(),
                 };
-                self.free = Some((number, call, Some(dma_addr)));
+                self.free = Some((here, call, Some(dma_addr)));
             }
             Event::DmaSyncSingleForCpu {
                 dev,
@@ -165,7 +165,7 @@ impl Pending {
                 dma_addr,
                 size,
             } => emit(
-                number,
+                here,
                 Call::Sync {
                     dev,
                     dma: dma_addr,
@@ -180,7 +180,7 @@ impl Pending {
                 dma_addr,
                 size,
             } => emit(
-                number,
+                here,
                 Call::Sync {
                     dev,
                     dma: dma_addr,
@@ -197,7 +197,7 @@ impl Pending {
             } => {
                 let dma = dma_addrs.first().copied().unwrap_or(DmaAddr(0));
                 emit(
-                    number,
+                    here,
                     Call::SyncSg {
                         dev,
                         dma,
@@ -214,7 +214,7 @@ impl Pending {
             } => {
                 let dma = dma_addrs.first().copied().unwrap_or(DmaAddr(0));
                 emit(
-                    number,
+                    here,
                     Call::SyncSg {
                         dev,
                         dma,
@@ -224,21 +224,21 @@ impl Pending {
                 );
             }
             Event::DmaMapSgErr { dev, err, .. } => emit(
-                number,
+                here,
                 Call::Skip {
                     why: "not replayed: dma_map_sg failed in the kernel, which does not say where",
                     what: format!("{dev}, error {err}"),
                 },
             ),
             Event::DmaAllocSgt { dev, size, .. } => emit(
-                number,
+                here,
                 Call::Skip {
                     why: "not replayed: the event of a non-contiguous allocation has no lengths",
                     what: format!("{dev}, {size} bytes"),
                 },
             ),
             Event::DmaAllocSgtErr { dev, size, .. } => emit(
-                number,
+                here,
                 Call::Skip {
                     why: "not replayed: a non-contiguous allocation failed in the kernel",
                     what: format!("{dev}, {size} bytes"),

@@ -4,7 +4,7 @@ use super::{
     PAGE,
     call::{Bounce, Call, IovaAlloc, TableMap},
     core_map,
-    pending::Pending,
+    pending::{At, Pending},
 };
 use crate::trace::Event;
 use tlproof_pcie::DmaAddr;
@@ -13,13 +13,14 @@ impl Pending {
     /// What is kept for the call that it belongs to. Other events are given back.
     pub(super) fn inside_call(
         &mut self,
-        number: u64,
+        here: At,
         event: Event,
-        mut emit: impl FnMut(u64, Call),
+        mut emit: impl FnMut(At, Call),
     ) -> Option<Event> {
         match event {
             Event::IovaDofree { iova, .. } => {
-                self.freed = Some(number);
+                self.freed = Some(here);
+                self.just_freed = true;
                 let at = |start: DmaAddr| start.align_down(PAGE) == iova;
                 let destroy = self.destroy.take_if(|(.., start)| at(*start)).map(|d| d.1);
                 let free = || {
@@ -28,7 +29,7 @@ impl Pending {
                         .map(|f| f.1)
                 };
                 if let Some(call) = destroy.or_else(free) {
-                    emit(number, call.with(self.unmapped().1));
+                    emit(here, call.with(self.unmapped().1));
                 }
             }
             Event::IovaAlloc {
@@ -40,13 +41,26 @@ impl Pending {
                     iova: None,
                 };
                 for (line, t) in self.tables.drain(..) {
-                    emit(line, core_map(&t));
+                    emit(At::new(line, here.cpu), core_map(&t));
                 }
-                self.alloc = Some((number, dev, alloc));
+                self.alloc = Some((here, dev, alloc));
+                self.placed = false;
             }
             Event::IovaAllocRet { iova } => {
-                if let Some((.., alloc)) = &mut self.alloc {
-                    alloc.iova = (iova.0 != 0).then_some(iova);
+                let iova = (iova.0 != 0).then_some(iova);
+                match &mut self.alloc {
+                    Some((at, _, alloc)) => {
+                        alloc.iova = iova;
+                        if !std::mem::replace(&mut self.placed, true) {
+                            // The caches are those of the CPU that it began on.
+                            *at = At {
+                                cpu: at.cpu,
+                                ..here
+                            };
+                        }
+                    }
+                    // A probe can miss the entry and see the return.
+                    None => self.returned = iova.map(|iova| (here, iova)),
                 }
             }
             Event::IommuMapProt {
@@ -63,7 +77,7 @@ impl Pending {
                     size,
                     prot,
                 };
-                self.tables.push((number, t));
+                self.tables.push((here.line(), t));
             }
             Event::Map {
                 iova, phys, size, ..
@@ -81,14 +95,16 @@ impl Pending {
                         size,
                         prot,
                     };
-                    self.tables.push((number, t));
+                    self.tables.push((here.line(), t));
                 }
             }
-            Event::Unmap { iova, size, .. } => self.untables.push((number, iova, size)),
-            Event::CacheTagFlushRange { start, last, .. } => {
-                if start.0 == 0 && last.0 == u64::MAX {
-                    emit(number, Call::FlushQueue);
-                } else if !self.flushed.contains(&(start, last)) {
+            Event::Unmap { iova, size, .. } => {
+                self.untables.push((here, iova, size));
+                self.just_freed = true;
+            }
+            // All of a domain is a flush queue's business.
+            Event::CacheTagFlushRange { start, last, .. } if start.0 != 0 || last.0 != u64::MAX => {
+                if !self.flushed.contains(&(start, last)) {
                     self.flushed.push((start, last));
                 }
             }
@@ -99,10 +115,10 @@ impl Pending {
                     self.bounces.push(Bounce { phys, size, tlb });
                 }
             }
-            Event::SwiotlbUnmap { size, .. } => self.released.push((number, size)),
-            Event::P2pState { dev, page, map, .. } => emit(number, Call::P2p { dev, page, map }),
+            Event::SwiotlbUnmap { size, .. } => self.released.push((here, size)),
+            Event::P2pState { dev, page, map, .. } => emit(here, Call::P2p { dev, page, map }),
             Event::IoPageFault { dev, iova, .. } => emit(
-                number,
+                here,
                 Call::Skip {
                     why: "not repeated: the recorded machine's IOMMU reported a fault",
                     what: format!("{dev} at {iova:#x}"),

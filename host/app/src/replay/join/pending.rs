@@ -29,36 +29,70 @@ impl Context {
     }
 }
 
+/// Where a call stands among the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct At {
+    /// Twice the number of a line, and one more for what the line says itself.
+    pub(super) key: u64,
+    pub(super) cpu: usize,
+}
+
+impl At {
+    /// At a line.
+    pub(super) const fn new(line: u64, cpu: usize) -> Self {
+        let key = line * 2 + 1;
+        Self { key, cpu }
+    }
+
+    /// Right before a line.
+    pub(super) const fn before(line: u64, cpu: usize) -> Self {
+        let key = line * 2;
+        Self { key, cpu }
+    }
+
+    /// The line.
+    pub(super) const fn line(self) -> u64 {
+        self.key / 2
+    }
+}
+
 /// What has been seen in a context and belongs to a call that is not complete.
 #[derive(Default)]
 pub(super) struct Pending {
-    /// Line and device of the last allocation.
-    pub(super) alloc: Option<(u64, Device, IovaAlloc)>,
+    /// Place and device of the last allocation.
+    pub(super) alloc: Option<(At, Device, IovaAlloc)>,
+    /// Its place is settled.
+    pub(super) placed: bool,
+    /// An allocation of which only the return was seen.
+    pub(super) returned: Option<(At, DmaAddr)>,
     pub(super) tables: Vec<(u64, TableMap)>,
     pub(super) bounces: Vec<Bounce>,
-    pub(super) untables: Vec<(u64, DmaAddr, u64)>,
+    pub(super) untables: Vec<(At, DmaAddr, u64)>,
     pub(super) flushed: Vec<(DmaAddr, DmaAddr)>,
-    /// Line at which IOVA was given back.
-    pub(super) freed: Option<u64>,
-    /// Line and size of released slots.
-    pub(super) released: Vec<(u64, u64)>,
-    pub(super) try_alloc: Option<(u64, Call)>,
-    pub(super) link: Option<(u64, Call)>,
-    pub(super) destroy: Option<(u64, Call, DmaAddr)>,
+    /// Where IOVA was given back.
+    pub(super) freed: Option<At>,
+    /// Place and size of released slots.
+    pub(super) released: Vec<(At, u64)>,
+    pub(super) try_alloc: Option<(At, Call)>,
+    pub(super) link: Option<(At, Call)>,
+    pub(super) destroy: Option<(At, Call, DmaAddr)>,
+    /// The event before was an unmap or gave IOVA back.
+    pub(super) just_freed: bool,
     /// `dma_free` and `dma_unmap_sg` are traced before they free; IOVA if it is known.
-    pub(super) free: Option<(u64, Call, Option<DmaAddr>)>,
+    pub(super) free: Option<(At, Call, Option<DmaAddr>)>,
 }
 
 impl Pending {
-    /// Takes what a call that mapped `[start, start + len)` did, with the line of its allocation.
+    /// Takes what a call that mapped `[start, start + len)` did, with the place of its allocation.
     pub(super) fn mapped(
         &mut self,
         dev: &Device,
         start: DmaAddr,
         len: u64,
-    ) -> (Option<u64>, Mapped) {
+    ) -> (Option<At>, Mapped) {
         let alloc = self.alloc.take_if(|(_, d, _)| d == dev);
         let first = start.align_down(PAGE).0;
+        let returned = self.returned.take_if(|(_, iova)| iova.0 == first);
         let len = alloc.as_ref().map_or(len, |(_, _, a)| a.size.max(len));
         let last = start.0.saturating_add(len.max(1) - 1);
         let tables = self
@@ -69,21 +103,22 @@ impl Pending {
             tables: tables.map(|(_, t)| t).collect(),
             bounces: std::mem::take(&mut self.bounces),
         };
-        (alloc.map(|(line, _, _)| line), did)
+        let at = alloc.map(|(at, ..)| at).or(returned.map(|(at, _)| at));
+        (at, did)
     }
 
-    /// Takes a call that frees something but no IOVA, with the line where that became free.
-    pub(super) fn freed_without_iova(&mut self) -> Option<(u64, Call)> {
-        let (line, call, _) = self.free.take()?;
+    /// Takes a call that frees something but no IOVA, with the place where that became free.
+    pub(super) fn freed_without_iova(&mut self) -> Option<(At, Call)> {
+        let (begun, call, _) = self.free.take()?;
         let (at, did) = self.unmapped();
-        Some((at.unwrap_or(line), call.with(did)))
+        Some((at.unwrap_or(begun), call.with(did)))
     }
 
-    /// Takes what a call that unmapped did, with the line where its resources became free.
-    pub(super) fn unmapped(&mut self) -> (Option<u64>, Unmapped) {
-        let slot = self.released.first().map(|(line, _)| *line);
-        let table = self.untables.first().map(|(line, ..)| *line);
-        let line = self.freed.take().or(table).or(slot);
+    /// Takes what a call that unmapped did, with the place where its resources became free.
+    pub(super) fn unmapped(&mut self) -> (Option<At>, Unmapped) {
+        let slot = self.released.first().map(|(at, _)| *at);
+        let table = self.untables.first().map(|(at, ..)| *at);
+        let at = self.freed.take().or(table).or(slot);
         let did = Unmapped {
             tables: std::mem::take(&mut self.untables)
                 .into_iter()
@@ -95,6 +130,6 @@ impl Pending {
                 .map(|(_, size)| size)
                 .collect(),
         };
-        (line, did)
+        (at, did)
     }
 }

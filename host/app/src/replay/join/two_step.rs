@@ -2,7 +2,7 @@
 
 use super::{
     call::{Call, Mapped, Unmapped},
-    pending::Pending,
+    pending::{At, Pending},
 };
 use crate::trace::Event;
 
@@ -10,9 +10,9 @@ impl Pending {
     /// The calls of the two-step interface. Other events are given back.
     pub(super) fn two_step_call(
         &mut self,
-        number: u64,
+        here: At,
         event: Event,
-        mut emit: impl FnMut(u64, Call),
+        mut emit: impl FnMut(At, Call),
     ) -> Option<Event> {
         match event {
             Event::IovaTryAlloc {
@@ -22,7 +22,7 @@ impl Pending {
                 size,
             } => {
                 self.try_alloc = Some((
-                    number,
+                    here,
                     Call::TryAlloc {
                         dev,
                         state,
@@ -59,7 +59,7 @@ impl Pending {
                 ..
             } => {
                 self.link = Some((
-                    number,
+                    here,
                     Call::Link {
                         dev,
                         state,
@@ -78,7 +78,7 @@ impl Pending {
                 if let Call::Link { ret, did, .. } = &mut call {
                     *ret = result;
                     // All entries since the link began, whatever their address.
-                    let tables = self.tables.extract_if(.., |(line, _)| *line > at);
+                    let tables = self.tables.extract_if(.., |(line, _)| *line > at.line());
                     did.tables = tables.map(|(_, t)| t).collect();
                     did.bounces = std::mem::take(&mut self.bounces);
                 }
@@ -91,7 +91,7 @@ impl Pending {
                 size,
                 ..
             } => emit(
-                number,
+                here,
                 Call::IovaSync {
                     dev,
                     state,
@@ -108,7 +108,7 @@ impl Pending {
                 attrs,
                 ..
             } => emit(
-                number,
+                here,
                 Call::Unlink {
                     dev,
                     state,
@@ -118,7 +118,7 @@ impl Pending {
                     attrs,
                 },
             ),
-            Event::IovaFree { dev, state, .. } => emit(number, Call::IovaFree { dev, state }),
+            Event::IovaFree { dev, state, .. } => emit(here, Call::IovaFree { dev, state }),
             Event::IovaDestroy {
                 dev,
                 state,
@@ -139,7 +139,7 @@ impl Pending {
                     attrs,
                     did: Unmapped::default(),
                 };
-                self.destroy = Some((number, call, iova));
+                self.destroy = Some((here, call, iova));
             }
             other => return Some(other),
         }

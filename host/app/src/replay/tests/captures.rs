@@ -30,18 +30,13 @@ fn bundled_captures() {
             println!("  {:6} {}; {}", d.count, d.reason, d.first);
         }
         assert!(r.counts.replayed * 100 >= r.counts.mappings * 99, "{name}");
-        // Which IOVA is free depends on when the kernel's timer emptied which flush queue.
-        let freed: u64 = r
-            .differences
-            .iter()
-            .filter(|d| d.reason.starts_with("IOVA: "))
-            .map(|d| d.count)
-            .sum();
-        assert!(
-            (r.differed - freed) * 100 <= r.compared,
-            "{name}: {:?}",
-            r.differences
-        );
+        for (what, share) in [("prot", r.prot), ("attrs", r.attrs), ("IOVA", r.iova)] {
+            assert_eq!(share.agreed, share.compared, "{name}: {what}");
+        }
+        assert_eq!(r.prot.compared > 0, r.plan.iommu, "{name}");
+        assert_eq!(r.iova.compared > 0, r.plan.iommu, "{name}");
+        assert!(r.attrs.compared > 0, "{name}");
+        assert_eq!(r.differed, 0, "{name}: {:?}", r.differences);
         assert_eq!(
             (r.fake.wrong, r.fake.refused, r.fake.leaked),
             (0, 0, 0),
@@ -56,7 +51,12 @@ fn simulate(name: &str, profile: Profile) -> crate::replay::Outcome {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces");
     let path = dir.join(format!("{name}.trace.gz"));
     let checker = |s: &Setup, blocking: bool| Checker::new(&s.machine, blocking, None, 100);
-    crate::replay::replay(&path, 1, profile, checker, |_| {}).unwrap()
+    let options = crate::replay::Options {
+        seed: 1,
+        profile,
+        waves: None,
+    };
+    crate::replay::replay(&path, &options, checker, |_| {}).unwrap()
 }
 
 #[test]

@@ -386,8 +386,14 @@ impl Target for Fake {
 
     fn end_bus_address(&mut self, _: usize, _: DmaAddr, _: u64) {}
 
-    fn flush(&mut self) {
-        self.dma.flush_queues(&mut self.m);
+    fn flush_begin(&mut self, f: usize) {
+        let dev = self.dev(f);
+        self.dma.flush_begin(dev);
+    }
+
+    fn flush_end(&mut self, f: usize) {
+        let dev = self.dev(f);
+        self.dma.flush_end(&mut self.m, dev);
     }
 
     fn timers(&mut self) {

@@ -13,7 +13,7 @@ use super::{
     machine::Plan,
     read, run, traffic,
 };
-use crate::trace::Capture;
+use crate::{report::Share, trace::Capture};
 use fake::{Defect, Fake};
 
 /// What came of a replay.
@@ -24,6 +24,9 @@ struct Replayed {
     traffic: traffic::Counts,
     compared: u64,
     differed: u64,
+    prot: Share,
+    attrs: Share,
+    iova: Share,
     differences: Vec<Difference>,
     truncated: Option<String>,
 }
@@ -45,6 +48,9 @@ fn replay(path: &Path, profile: Profile, defect: Defect) -> Replayed {
         plan,
         compared: comparison.compared,
         differed: comparison.differed,
+        prot: comparison.prot,
+        attrs: comparison.attrs,
+        iova: comparison.iova,
         differences: comparison.into_differences(),
         truncated: capture.trace.truncated().map(str::to_owned),
     }
