@@ -1,5 +1,7 @@
 //! What the benches share: a campaign of a given size, and the bare model.
 
+pub mod flat;
+
 use tlproof::{
     campaign::{Campaign, Options},
     checker::Checker,
