@@ -387,7 +387,7 @@ fn print_traces(out: &mut impl Write, traces: &[TraceRow]) -> Result<(), Error> 
     for t in traces.iter().filter(|t| !t.differences.is_empty()) {
         writeln!(
             out,
-            "{}: where the decisions differ from the kernel's",
+            "{}: differences from the kernel's decisions, then what was not replayed or compared",
             t.name
         )?;
         for d in &t.differences {
