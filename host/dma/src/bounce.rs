@@ -87,12 +87,14 @@ impl<I: IommuDriver> Dma<I> {
             tlb,
         });
         copy(m, phys, tlb, size);
+        self.kmsan_copy(phys, tlb, size);
         Ok(tlb)
     }
 
     /// Zeroes the rest of the granules around a bounced buffer, for devices that are not trusted
     /// with what an earlier user left there.
     pub(crate) fn swiotlb_zero_padding(
+        &mut self,
         m: &mut dyn Machine,
         tlb: PhysAddr,
         size: u64,
@@ -103,6 +105,8 @@ impl<I: IommuDriver> Dma<I> {
         let padded_end = PhysAddr(end.0.next_multiple_of(granule));
         zero(m, start, tlb.0 - start.0);
         zero(m, end, padded_end.0 - end.0);
+        self.kmsan_unpoison(start, tlb.0 - start.0);
+        self.kmsan_unpoison(end, padded_end.0 - end.0);
     }
 
     /// Copies between the buffer and its slot if there is one at `phys`: in before the device
@@ -135,8 +139,12 @@ impl<I: IommuDriver> Dma<I> {
         }
         if to_slot {
             copy(m, c.orig, c.tlb, c.size);
+            self.kmsan_copy(c.orig, c.tlb, c.size);
         } else {
+            // The device wrote it.
+            self.kmsan_unpoison(c.tlb, c.size);
             copy(m, c.tlb, c.orig, c.size);
+            self.kmsan_copy(c.tlb, c.orig, c.size);
         }
     }
 

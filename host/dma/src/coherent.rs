@@ -207,7 +207,7 @@ impl<I: IommuDriver> Dma<I> {
         if phys.offset_in(PAGE) != 0 || !m.memory_map().is_dram(phys, len) {
             return Err(MapError::NoMemory);
         }
-        m.mem_write(phys, &vec![0; len as usize]);
+        self.cpu_write(m, phys, &vec![0; len as usize]);
         if !coherent {
             // Written back and forgotten: from here on the CPU accesses it uncached.
             m.cache_clean(phys, len);

@@ -10,6 +10,7 @@ use crate::{
     flush_queue::FlushQueue,
     iommu::{DomainId, IommuDriver},
     iova::IovaDomain,
+    kmsan::Kmsan,
     ledger::{Ledger, Mapping},
     machine::Machine,
     p2pdma::P2pdma,
@@ -37,6 +38,8 @@ pub struct Config {
     pub reserved: Vec<(u64, u64)>,
     /// `CONFIG_DMA_API_DEBUG`: every call is compared with the mappings there are.
     pub debug: Option<debug::Options>,
+    /// `CONFIG_KMSAN`: what a device would read and nobody has written is reported.
+    pub kmsan: bool,
 }
 
 impl Config {
@@ -51,6 +54,7 @@ impl Config {
             kmalloc_minalign: None,
             reserved: Vec::new(),
             debug: None,
+            kmsan: false,
         }
     }
 
@@ -93,6 +97,7 @@ pub struct Dma<I> {
     pub(crate) ledger: Ledger,
     pub(crate) warnings: Warnings,
     pub(crate) debug: Option<Box<DmaDebug>>,
+    pub(crate) kmsan: Option<Box<Kmsan>>,
     pub(crate) cpu: usize,
     pub(crate) last_trim: u64,
     /// Main memory, known from the first device on.
@@ -112,6 +117,7 @@ impl<I: IommuDriver> Dma<I> {
     #[must_use]
     pub fn new(config: Config, iommu: Option<I>) -> Self {
         let debug = config.debug.clone().map(|o| Box::new(DmaDebug::new(o)));
+        let kmsan = config.kmsan.then(Box::default);
         Self {
             config,
             iommu,
@@ -122,6 +128,7 @@ impl<I: IommuDriver> Dma<I> {
             ledger: Ledger::default(),
             warnings: Warnings::default(),
             debug,
+            kmsan,
             cpu: 0,
             last_trim: 0,
             ram: Vec::new(),

@@ -361,7 +361,7 @@ impl<I: IommuDriver> Dma<I> {
         let granule = self.domains[index].iova.granule();
         let tlb = self.swiotlb_map(m, dev, phys, size, granule - 1, attrs)?;
         if untrusted {
-            Self::swiotlb_zero_padding(m, tlb, size, granule);
+            self.swiotlb_zero_padding(m, tlb, size, granule);
         }
         Ok(tlb)
     }

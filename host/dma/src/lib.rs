@@ -21,6 +21,7 @@ pub mod iommu;
 pub mod iommu_dma;
 pub mod iova;
 pub mod iova_state;
+pub mod kmsan;
 pub mod ledger;
 pub mod machine;
 mod mapping;

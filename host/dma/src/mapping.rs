@@ -201,6 +201,9 @@ impl<I: IommuDriver> Dma<I> {
             Backend::Xen => self.xen_map(m, dev, phys, size, dir, effective),
             Backend::Iommu(_) => self.iommu_map_phys(m, dev, phys, size, dir, effective),
         };
+        if !effective.contains(Attrs::MMIO) {
+            self.kmsan_handle_dma(phys, size, dir);
+        }
         self.trace.emit(|| Event::DmaMapPhys {
             dev: bdf,
             phys,

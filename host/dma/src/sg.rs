@@ -139,6 +139,11 @@ impl<I: IommuDriver> Dma<I> {
             Backend::Iommu(_) => self.iommu_map_sg(m, dev, sg, dir, attrs),
             _ => self.direct_map_sg(m, dev, sg, dir, attrs),
         };
+        if mapped.is_ok() {
+            for entry in sg.iter() {
+                self.kmsan_handle_dma(entry.phys, entry.length, dir);
+            }
+        }
         let phys = |sg: &[SgEntry]| sg.iter().map(|e| e.phys).collect();
         match &mapped {
             Ok(n) => self.trace.emit(|| Event::DmaMapSg {
