@@ -22,6 +22,7 @@ impl<I: IommuDriver> Dma<I> {
         size: u64,
         dir: Direction,
     ) {
+        self.trace.at(m.now());
         self.trace
             .emit(|| Event::ArchSyncForDevice { phys, size, dir });
         m.cache_clean(phys, size);
@@ -35,6 +36,7 @@ impl<I: IommuDriver> Dma<I> {
         size: u64,
         dir: Direction,
     ) {
+        self.trace.at(m.now());
         self.trace
             .emit(|| Event::ArchSyncForCpu { phys, size, dir });
         if dir.device_writes() {
@@ -61,6 +63,7 @@ impl<I: IommuDriver> Dma<I> {
         let d = self.device(dev)?;
         let (bdf, mask, force) = (d.bdf, d.dma_mask.unwrap_or(0), self.force_bounce(d));
         let rule = self.slot_rule(d, alloc_align_mask);
+        self.trace.at(m.now());
         self.trace.emit(|| Event::SwiotlbBounced {
             dev: bdf,
             dma_mask: mask,
@@ -165,6 +168,7 @@ impl<I: IommuDriver> Dma<I> {
         let Ok(d) = self.device(dev) else { return };
         let bdf = d.bdf;
         let rule = self.slot_rule(d, 0);
+        self.trace.at(m.now());
         self.trace.emit(|| Event::SwiotlbUnmap {
             dev: bdf,
             tlb: phys,

@@ -177,6 +177,7 @@ impl<I: IommuDriver> Dma<I> {
             phys: ok.map(|c| c.phys),
             dma: ok.map(|c| c.dma),
             size,
+            dir: Direction::Bidirectional,
             attrs,
         });
         if let Some(c) = ok {
@@ -253,15 +254,18 @@ impl<I: IommuDriver> Dma<I> {
         let (bdf, backend) = (d.bdf, d.backend);
         let (dma, size) = (memory.dma, memory.size);
         let Ok(len) = page_len(size) else { return };
+        let (phys, dir) = (memory.phys, Direction::Bidirectional);
+        self.trace.at(m.now());
         self.trace.emit(|| Event::DmaFree {
             dev: bdf,
+            phys,
             dma,
             size,
+            dir,
             attrs,
         });
-        let dir = Direction::Bidirectional;
         let range = debug::Range {
-            phys: memory.phys,
+            phys,
             dma,
             size,
             dir,
@@ -284,7 +288,7 @@ impl<I: IommuDriver> Dma<I> {
     }
 }
 
-fn page_len(size: u64) -> Result<u64, MapError> {
+pub(crate) fn page_len(size: u64) -> Result<u64, MapError> {
     if size == 0 {
         return Err(MapError::ZeroSize);
     }

@@ -104,6 +104,8 @@ pub struct Dma<I> {
     pub(crate) ram: Vec<Range>,
     /// Machine frames of a Xen guest.
     pub frames: FrameMap,
+    /// Number of the last state of the two-step API.
+    pub(crate) last_state: u64,
     /// Providers of peer-to-peer memory.
     pub p2pdma: P2pdma,
     /// What memory is used for, as far as rules ask.
@@ -133,6 +135,7 @@ impl<I: IommuDriver> Dma<I> {
             last_trim: 0,
             ram: Vec::new(),
             frames: FrameMap::default(),
+            last_state: 0,
             p2pdma: P2pdma::default(),
             areas: Areas::default(),
             trace: Trace::default(),
@@ -175,6 +178,7 @@ impl<I: IommuDriver> Dma<I> {
     /// Says on which CPU the following calls run.
     pub const fn set_cpu(&mut self, cpu: usize) {
         self.cpu = cpu;
+        self.trace.on_cpu(cpu);
     }
 
     /// Warnings so far.

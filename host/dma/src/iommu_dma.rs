@@ -42,6 +42,7 @@ impl<I: IommuDriver> Dma<I> {
         let domain = self.domains[index].id;
         let iommu = self.iommu.as_mut().ok_or(IommuError::NoDevice)?;
         let result = iommu.map(m, domain, iova, phys, size, prot);
+        self.trace.at(m.now());
         self.trace.emit(|| Event::IommuMap {
             domain,
             iova,
@@ -67,6 +68,7 @@ impl<I: IommuDriver> Dma<I> {
             return;
         };
         let unmapped = iommu.unmap(m, domain, iova, size, gather);
+        self.trace.at(m.now());
         self.trace.emit(|| Event::IommuUnmap {
             domain,
             iova,
@@ -90,6 +92,7 @@ impl<I: IommuDriver> Dma<I> {
         if let Err(e) = iommu.iotlb_sync(m, domain, gather) {
             self.warn(WarningKind::Iommu, None, || format!("iotlb_sync: {e}"));
         }
+        self.trace.at(m.now());
         self.trace.emit(|| Event::IotlbSync { domain, range });
     }
 

@@ -23,6 +23,8 @@ pub struct IovaState {
     addr: DmaAddr,
     size: u64,
     bounced: bool,
+    /// Tells states apart in a trace.
+    id: u64,
 }
 
 impl IovaState {
@@ -62,12 +64,21 @@ impl<I: IommuDriver> Dma<I> {
         size: u64,
     ) -> Option<IovaState> {
         let bdf = self.device(dev).ok()?.bdf;
-        let state = self.try_alloc(dev, phys, size);
+        self.last_state += 1;
+        let id = self.last_state;
         self.trace.emit(|| Event::IovaTryAlloc {
             dev: bdf,
+            state: id,
             phys,
             size,
+        });
+        let state = self.try_alloc(dev, phys, size);
+        let state = state.map(|s| IovaState { id, ..s });
+        self.trace.emit(|| Event::IovaTryAllocRet {
+            dev: bdf,
+            state: id,
             iova: state.map(|s| s.addr),
+            isize: state.map_or(0, |s| s.raw_size()),
         });
         state
     }
@@ -90,6 +101,7 @@ impl<I: IommuDriver> Dma<I> {
             addr: DmaAddr(iova + offset),
             size,
             bounced: false,
+            id: 0,
         })
     }
 
@@ -111,16 +123,21 @@ impl<I: IommuDriver> Dma<I> {
         attrs: Attrs,
     ) -> Result<(), MapError> {
         let bdf = self.device(dev)?.bdf;
-        let result = self.link(m, dev, state, phys, offset, size, dir, attrs);
-        let iova = state.addr;
+        let (id, iova) = (state.id, state.addr);
+        self.trace.at(m.now());
         self.trace.emit(|| Event::IovaLink {
             dev: bdf,
+            state: id,
             iova,
             phys,
             offset,
             size,
             dir,
             attrs,
+        });
+        let result = self.link(m, dev, state, phys, offset, size, dir, attrs);
+        self.trace.emit(|| Event::IovaLinkRet {
+            state: id,
             ret: result.map_or_else(|e| e.errno(), |()| 0),
         });
         result
@@ -344,12 +361,15 @@ impl<I: IommuDriver> Dma<I> {
         } else {
             Err(MapError::OutsideState)
         };
-        let iova = state.addr;
+        let (id, iova) = (state.id, state.addr);
         self.trace.emit(|| Event::IovaSync {
             dev: bdf,
+            state: id,
             iova,
             offset,
             size,
+        });
+        self.trace.emit(|| Event::IovaSyncRet {
             ret: result.map_or_else(|e| e.errno(), |()| 0),
         });
         result
@@ -380,8 +400,11 @@ impl<I: IommuDriver> Dma<I> {
                 .checked_add(size)
                 .is_some_and(|end| end <= state.size),
         );
+        let id = state.id;
+        self.trace.at(m.now());
         self.trace.emit(|| Event::IovaUnlink {
             dev: bdf,
+            state: id,
             iova,
             offset,
             size,
@@ -404,8 +427,13 @@ impl<I: IommuDriver> Dma<I> {
         if !state.uses_iova() {
             return;
         }
-        let iova = state.addr;
-        self.trace.emit(|| Event::IovaFree { dev: bdf, iova });
+        let s = *state;
+        self.trace.emit(|| Event::IovaFree {
+            dev: bdf,
+            state: s.id,
+            iova: s.addr,
+            isize: s.raw_size(),
+        });
         let (start, len) = self.granules(index, state.addr, state.size);
         self.free_iova(index, start, len);
         *state = IovaState::default();
@@ -428,8 +456,10 @@ impl<I: IommuDriver> Dma<I> {
             return;
         }
         let s = *state;
+        self.trace.at(m.now());
         self.trace.emit(|| Event::IovaDestroy {
             dev: bdf,
+            state: s.id,
             iova: s.addr,
             isize: s.raw_size(),
             mapped_len,

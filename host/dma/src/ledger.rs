@@ -17,6 +17,8 @@ pub enum Api {
     Iova,
     /// `dma_alloc_attrs`.
     Coherent,
+    /// `dma_alloc_pages` and `dma_alloc_noncontiguous`.
+    Noncoherent,
 }
 
 /// The way of the device's requests.

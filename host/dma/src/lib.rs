@@ -25,6 +25,7 @@ pub mod kmsan;
 pub mod ledger;
 pub mod machine;
 mod mapping;
+pub mod noncoherent;
 pub mod nvme;
 #[cfg(test)]
 mod order;
@@ -50,5 +51,5 @@ pub use ledger::{Api, Expected, Mapping, Route, Segment};
 pub use profile::{Profile, Quirks};
 pub use sg::SgEntry;
 pub use swiotlb::Swiotlb;
-pub use trace::Event;
+pub use trace::{Event, KernelTrace, Record};
 pub use xen::FrameMap;

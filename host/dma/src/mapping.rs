@@ -204,6 +204,7 @@ impl<I: IommuDriver> Dma<I> {
         if !effective.contains(Attrs::MMIO) {
             self.kmsan_handle_dma(phys, size, dir);
         }
+        self.trace.at(m.now());
         self.trace.emit(|| Event::DmaMapPhys {
             dev: bdf,
             phys,
@@ -242,6 +243,7 @@ impl<I: IommuDriver> Dma<I> {
     ) {
         let Ok(d) = self.device(dev) else { return };
         let (bdf, backend) = (d.bdf, d.backend);
+        self.trace.at(m.now());
         let range = debug::Range {
             phys: PhysAddr(0),
             dma,
@@ -365,6 +367,7 @@ impl<I: IommuDriver> Dma<I> {
             return;
         }
         self.sync_for_cpu(m, dev, dma, size, dir);
+        self.trace.at(m.now());
         self.trace.emit(|| Event::SyncSingleForCpu {
             dev: bdf,
             dma,
@@ -389,6 +392,7 @@ impl<I: IommuDriver> Dma<I> {
             return;
         }
         self.sync_for_device(m, dev, dma, size, dir);
+        self.trace.at(m.now());
         self.trace.emit(|| Event::SyncSingleForDevice {
             dev: bdf,
             dma,

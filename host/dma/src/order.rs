@@ -46,7 +46,9 @@ impl Order {
         dma.set_swiotlb(Swiotlb::new(PhysAddr(POOL), 1 << 20, 1, false).unwrap());
         dma.p2pdma.add(peer(true));
         dma.trace.set_enabled(true);
-        dma.trace.share(Rc::clone(&m.lines));
+        let lines = Rc::clone(&m.lines);
+        dma.trace
+            .set_sink(move |r| lines.borrow_mut().push(r.event.to_string()));
         let dev = dma.add_device(&mut m, device, attach).unwrap();
         m.lines.borrow_mut().clear();
         Self { m, dma, dev }

@@ -139,6 +139,7 @@ impl<I: IommuDriver> Dma<I> {
             Backend::Iommu(_) => self.iommu_map_sg(m, dev, sg, dir, attrs),
             _ => self.direct_map_sg(m, dev, sg, dir, attrs),
         };
+        self.trace.at(m.now());
         if mapped.is_ok() {
             for entry in sg.iter() {
                 self.kmsan_handle_dma(entry.phys, entry.length, dir);
@@ -179,6 +180,7 @@ impl<I: IommuDriver> Dma<I> {
     ) {
         let Ok(d) = self.device(dev) else { return };
         let (bdf, backend) = (d.bdf, d.backend);
+        self.trace.at(m.now());
         self.trace.emit(|| Event::DmaUnmapSg {
             dev: bdf,
             phys: sg.iter().map(|e| e.phys).collect(),

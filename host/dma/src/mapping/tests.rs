@@ -156,24 +156,3 @@ fn repeated_direct_mappings_are_counted() {
     }
     assert!(b.dma.describe(b.dev, DmaAddr(RAM)).is_none());
 }
-
-/// Lines as a kernel prints them.
-#[test]
-fn prints_as_the_kernel() {
-    let mut b = strict(device());
-    let a = b.map(BAR + 0x69000, 16384, ToDevice, Attrs::MMIO).unwrap();
-    b.unmap(a, 16384, ToDevice, Attrs::MMIO);
-    let lines: Vec<String> = b.dma.trace.take().iter().map(ToString::to_string).collect();
-    assert_eq!(
-        lines,
-        [
-            "iova_alloc: domain=1 size=16384 limit=0xffffffffffffffff dev=\"0000:01:00.0\" iova=0xffffc000",
-            "map: IOMMU: iova=0x00000000ffffc000 - 0x0000000100000000 paddr=0x0000000040069000 size=16384 prot=0x11 domain=1",
-            "dma_map_phys: 0000:01:00.0 dir=TO_DEVICE dma_addr=ffffc000 size=16384 phys_addr=40069000 attrs=MMIO",
-            "unmap: IOMMU: iova=0x00000000ffffc000 - 0x0000000100000000 size=16384 unmapped_size=16384 domain=1",
-            "iotlb_sync: domain=1 [0xffffc000-0xffffffff]",
-            "iova_dofree: domain=1 iova=0xffffc000 size=16384",
-            "dma_unmap_phys: 0000:01:00.0 dir=TO_DEVICE dma_addr=ffffc000 size=16384 attrs=MMIO",
-        ]
-    );
-}
