@@ -125,6 +125,9 @@ pub struct RunArgs {
     /// End the campaign after this many TLPs.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub tlps: u64,
+    /// Write the mapping calls as a kernel's trace, with the files that `replay` wants beside it.
+    #[arg(long)]
+    pub kernel_trace: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub machine: MachineArgs,

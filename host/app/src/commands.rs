@@ -18,7 +18,9 @@ use crate::{
     },
     dmabench::{self, Benchmark},
     output::{SharedSink, Sink, Tally},
-    program, replay,
+    program,
+    recording::Recording,
+    replay,
     report::{self, ResultDir, Results, Summary, TraceRow, Verdict, ViolationRow},
     simulation::{self, Simulation, Waves},
     testbench::{self, Setup},
@@ -142,14 +144,26 @@ impl Job {
         }
     }
 
-    fn campaign(&mut self, options: &campaign::Options, waves: bool) -> Result<(), Error> {
+    /// Runs a campaign; `record` names its recording, if there is to be one.
+    fn campaign(
+        &mut self,
+        options: &campaign::Options,
+        waves: bool,
+        record: Option<&str>,
+    ) -> Result<(), Error> {
         let bar = progress(options.tlps, &format!("campaign, seed {}", options.seed));
         let sink = Rc::clone(&self.sink);
         let checker = |s: &Setup| Checker::new(&s.machine, true, Some(sink), ENOUGH);
         let mut c = Campaign::new(options.clone(), checker).map_err(|e| self.machine_error(e))?;
+        let recording = record.map(|name| (name, Recording::start(&mut c.bench)));
         let result = c.run(|tlps| bar.set_position(tlps.min(options.tlps)));
         bar.finish_and_clear();
         result.map_err(|e| self.machine_error(e))?;
+        if let Some((name, recording)) = recording {
+            let dir = self.dir.partial();
+            let written = recording.write(&c.bench, &campaign::setup(options), dir, name);
+            written.map_err(|e| report::Error::io(dir, e))?;
+        }
         let checker = &c.bench.sim.checker;
         checker.tally(&mut self.tally, c.bench.sim.cycles(), c.bench.calls);
         if waves {
@@ -530,14 +544,20 @@ fn run_campaign(args: &RunArgs) -> Result<bool, Error> {
     let options = campaign_options(args)?;
     let profile = args.common.profile.name();
     let command = format!(
-        "tlproof run --seed {} --tlps {} --profile {profile}{}",
+        "tlproof run --seed {} --tlps {} --profile {profile}{}{}",
         args.seed,
         args.tlps,
+        if args.kernel_trace {
+            " --kernel-trace"
+        } else {
+            ""
+        },
         machine_options(&args.machine)
     );
     let name = format!("run-seed{}-{profile}", args.seed);
     let mut job = Job::new(&args.common, &name, args.seed, command)?;
-    job.campaign(&options, args.common.waves)?;
+    let record = args.kernel_trace.then_some(name.as_str());
+    job.campaign(&options, args.common.waves, record)?;
     job.finish(args.common.json)
 }
 
@@ -593,7 +613,7 @@ fn check(args: &CheckArgs) -> Result<bool, Error> {
     };
     // One file of waves: of the replay, if that is where a promise was broken.
     let replay_waves = args.common.waves && first.is_some();
-    job.campaign(&options, args.common.waves && !replay_waves)?;
+    job.campaign(&options, args.common.waves && !replay_waves, None)?;
     if replay_waves {
         job.replay_waves(Path::new(CHECK_TRACE), first)?;
     }

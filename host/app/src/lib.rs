@@ -14,6 +14,7 @@ pub mod msix;
 pub mod output;
 pub mod pcapng;
 pub mod program;
+pub mod recording;
 pub mod replay;
 pub mod report;
 pub mod simulation;

@@ -29,7 +29,7 @@ use crate::{
 pub const IOMMU: Bdf = Bdf::new(0, 1, 0);
 
 /// Vendor and device ID of the endpoints.
-const ENDPOINT_ID: (u16, u16) = (0x1b36, 0x0e9d);
+pub const ENDPOINT_ID: (u16, u16) = (0x1b36, 0x0e9d);
 
 /// Why a machine does not come up or stops.
 #[derive(Debug, thiserror::Error)]

@@ -420,10 +420,9 @@ impl<I: IommuDriver> Dma<I> {
 
     /// `dma_iova_free`: gives the IOVA of a state without ranges back, at once.
     pub fn dma_iova_free(&mut self, dev: DeviceId, state: &mut IovaState) {
-        let (Ok(d), Some(index)) = (self.device(dev), self.domain_index(dev)) else {
+        let Ok(bdf) = self.device(dev).map(|d| d.bdf) else {
             return;
         };
-        let bdf = d.bdf;
         if !state.uses_iova() {
             return;
         }
@@ -434,9 +433,15 @@ impl<I: IommuDriver> Dma<I> {
             iova: s.addr,
             isize: s.raw_size(),
         });
-        let (start, len) = self.granules(index, state.addr, state.size);
-        self.free_iova(index, start, len);
-        *state = IovaState::default();
+        self.free_state(dev, state);
+    }
+
+    fn free_state(&mut self, dev: DeviceId, state: &mut IovaState) {
+        if let Some(index) = self.domain_index(dev) {
+            let (start, len) = self.granules(index, state.addr, state.size);
+            self.free_iova(index, start, len);
+            *state = IovaState::default();
+        }
     }
 
     /// `dma_iova_destroy`: takes the first `mapped_len` bytes back and frees the IOVA.
@@ -467,7 +472,7 @@ impl<I: IommuDriver> Dma<I> {
             attrs,
         });
         if mapped_len == 0 {
-            self.dma_iova_free(dev, state);
+            self.free_state(dev, state);
             return;
         }
         let freed = if self.config.quirks.destroy_frees_mapped_len {

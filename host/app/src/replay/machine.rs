@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     simulation,
-    testbench::Setup,
-    trace::{Capture, Device, IommuMode, P2pMap, Pci},
+    testbench::{ENDPOINT_ID, Setup},
+    trace::{Capture, Device, IommuMode, P2pMap, Pci, PciDevice},
 };
 
 /// Endpoints of the machine: 0 and 1 below one switch, 2 behind a root port of its own.
@@ -43,6 +43,8 @@ pub struct Role {
     pub attach: Attach,
     /// Its unaligned buffers are bounced.
     pub untrusted: bool,
+    /// It snoops the CPU caches.
+    pub coherent: bool,
     /// DMA mask.
     pub mask: u64,
     /// Address bits that bounce slots keep.
@@ -57,6 +59,7 @@ impl Default for Role {
             devices: 0,
             attach: Attach::Direct,
             untrusted: false,
+            coherent: true,
             mask: u64::MAX,
             min_align_mask: 0,
             max_segment_size: 0x1_0000,
@@ -71,6 +74,7 @@ impl Role {
         let mut device = DmaDevice::new(bdf);
         device.dma_mask = Some(self.mask);
         device.untrusted = self.untrusted;
+        device.coherent = self.coherent;
         device.min_align_mask = self.min_align_mask;
         device.max_segment_size = self.max_segment_size;
         device
@@ -166,7 +170,7 @@ impl Plan {
         let uses = uses(operations);
         let peers = peers(&capture.pci, operations);
         let iommu = capture.iommu() != IommuMode::None;
-        let endpoints = assign(&capture.pci, &uses, &peers);
+        let endpoints = own(&capture.pci).unwrap_or_else(|| assign(&capture.pci, &uses, &peers));
         let mut roles = [Role::default(); ENDPOINTS];
         // The busiest device of an endpoint decides.
         let mut by_use: Vec<_> = endpoints.iter().collect();
@@ -189,6 +193,7 @@ impl Plan {
                 IommuMode::None => Attach::Identity,
             };
             role.untrusted = role.translated() && used.bounces > 0;
+            role.coherent = !capture.info.noncoherent.contains(device);
             role.min_align_mask = if used.bounces > 0 && used.moved & (PAGE - 1) == 0 {
                 PAGE - 1
             } else {
@@ -248,6 +253,7 @@ impl Plan {
             },
             profile,
             attach: self.roles.map(|r| r.attach),
+            coherent: self.roles.map(|r| r.coherent),
             acs: self.acs,
             tables: self.tables,
             policy: self.policy,
@@ -399,6 +405,15 @@ fn share_bridge(pci: &Pci, a: &Device, b: &Device) -> bool {
         (Some(a), Some(b)) => a.iter().any(|bridge| b.contains(bridge)),
         _ => false,
     }
+}
+
+/// The endpoints of a recording of this very machine play themselves.
+fn own(pci: &Pci) -> Option<BTreeMap<Device, usize>> {
+    let own: Vec<_> = (pci.devices.iter())
+        .filter(|d| (d.vendor, d.device) == ENDPOINT_ID)
+        .collect();
+    let itself = |(i, d): (usize, &&PciDevice)| (d.name.clone(), i);
+    (own.len() == ENDPOINTS).then(|| own.iter().enumerate().map(itself).collect())
 }
 
 /// Gives every device an endpoint: peers as they are placed in the capture, then one endpoint for

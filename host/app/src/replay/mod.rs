@@ -86,6 +86,21 @@ pub fn replay(
     path: &Path,
     options: &Options,
     checker: impl FnOnce(&Setup, bool) -> Checker,
+    progress: impl FnMut(u64),
+) -> Result<Outcome, Error> {
+    replay_with(path, seed, profile, checker, |_| (), progress)
+}
+
+/// [`replay`] with something to be done to the machine before the first call.
+///
+/// # Errors
+/// See [`Error`].
+pub fn replay_with(
+    path: &Path,
+    seed: u64,
+    profile: Profile,
+    checker: impl FnOnce(&Setup, bool) -> Checker,
+    prepare: impl FnOnce(&mut Testbench),
     mut progress: impl FnMut(u64),
 ) -> Result<Outcome, Error> {
     let mut capture = Capture::open(path)?;
@@ -102,6 +117,7 @@ pub fn replay(
     let checker = checker(&setup, blocking);
     let mut bench = Testbench::new(&setup, checker).map_err(machine)?;
     target::attach(&mut bench, &plan).map_err(machine)?;
+    prepare(&mut bench);
 
     let mut replayer = Replayer::new(&mut bench, &plan, &operations, (seed, blocking));
     let stopped = run(&mut replayer, &operations, &mut progress).map_err(machine)?;

@@ -68,7 +68,7 @@ pub enum Error {
 }
 
 impl Error {
-    fn io(path: &Path, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn io(path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Io {
             path: path.into(),
             source: source.into(),

@@ -7,6 +7,7 @@
 //! iommu dmar0 version=1:0
 //! iommu_group 5 type=DMA devices=0000:01:00.0
 //!   reserved 0x00000000fee00000 0x00000000feefffff msi
+//! dma_noncoherent 0000:01:00.0
 //! swiotlb: 32768 slabs, used 0, hiwater 631
 //! [    2.8] iommu: DMA domain TLB invalidation policy: strict mode
 //! [    0.0] software IO TLB: mapped [mem 0x36400000-0x3a3fffff] (64MB)
@@ -54,6 +55,8 @@ pub struct Info {
     pub iommus: Vec<String>,
     /// IOMMU groups.
     pub groups: Vec<Group>,
+    /// Devices that do not snoop the CPU caches (without `dma-coherent` in the device tree).
+    pub noncoherent: Vec<Device>,
     /// Whether the kernel's policy is to invalidate from a flush queue.
     pub lazy: Option<bool>,
     /// `swiotlb=force` on the kernel's command line.
@@ -128,6 +131,8 @@ impl Info {
                 return text.mismatch("an `iommu_group` line before its reserved regions");
             };
             group.reserved.push(Reserved { range, kind });
+        } else if text.accept("dma_noncoherent ") {
+            self.noncoherent.push(Device::from_name(text.0));
         } else if text.accept("swiotlb: ") {
             // Without a bounce buffer the numbers are missing.
             self.swiotlb_slabs = text.decimal().ok();
