@@ -85,8 +85,11 @@ fn a_replay_repeats_the_recording() {
         let checker = |s: &Setup, blocking: bool| Checker::new(&s.machine, blocking, None, 1);
         let outcome = replay::replay_with(
             &first,
-            seed,
-            Profile::Intended,
+            &replay::Options {
+                seed,
+                profile: Profile::Intended,
+                waves: None,
+            },
             checker,
             |bench| *keep.borrow_mut() = Some(Recording::start(bench)),
             |_| (),
@@ -94,7 +97,7 @@ fn a_replay_repeats_the_recording() {
         .unwrap();
         assert_eq!(outcome.row.failed, 0);
         assert_eq!(outcome.row.replayed, outcome.row.mappings);
-        assert_eq!(outcome.row.differed, 0, "{:?}", outcome.differences);
+        assert_eq!(outcome.row.differed, 0, "{:?}", outcome.row.differences);
         assert!(outcome.row.compared > 100);
 
         let recording = again.borrow_mut().take().unwrap();

@@ -10,7 +10,7 @@ mod target;
 mod tests;
 mod traffic;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tlproof_dma::Profile;
 
@@ -39,6 +39,20 @@ pub enum Error {
     /// The capture's memory leaves no place for IOMMU tables.
     #[error("{0}: no room in the memory map for the tables of this machine")]
     NoRoom(String),
+    /// A mapping of a PCI function that the file `.pci` does not list.
+    #[error(
+        "{}:{line}: device {device} is not in the .pci file beside the trace: take both from one \
+         machine",
+        path.display()
+    )]
+    UnknownDevice {
+        /// The trace.
+        path: PathBuf,
+        /// The line.
+        line: u64,
+        /// The function.
+        device: String,
+    },
     /// The machine does not come up or stops.
     #[error("{name}: {error}")]
     Machine {
@@ -77,6 +91,23 @@ fn read(capture: &mut Capture) -> Result<Vec<Operation>, trace::Error> {
     Ok(joiner.finish())
 }
 
+/// Every PCI function that a mapping names must be in the list of functions.
+fn check_devices(path: &Path, capture: &Capture, operations: &[Operation]) -> Result<(), Error> {
+    for o in operations {
+        if let Some(dev) = o.call.dev()
+            && let Some(bdf) = dev.bdf()
+            && capture.pci.get(bdf).is_none()
+        {
+            return Err(Error::UnknownDevice {
+                path: path.to_owned(),
+                line: o.line,
+                device: dev.to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Replays the trace at `path`. The checker is built from the machine and from whether accesses
 /// without a promise must be refused; `progress` is called now and then with the trace lines done.
 ///
@@ -88,7 +119,7 @@ pub fn replay(
     checker: impl FnOnce(&Setup, bool) -> Checker,
     progress: impl FnMut(u64),
 ) -> Result<Outcome, Error> {
-    replay_with(path, seed, profile, checker, |_| (), progress)
+    replay_with(path, options, checker, |_| (), progress)
 }
 
 /// [`replay`] with something to be done to the machine before the first call.
@@ -97,14 +128,14 @@ pub fn replay(
 /// See [`Error`].
 pub fn replay_with(
     path: &Path,
-    seed: u64,
-    profile: Profile,
+    options: &Options,
     checker: impl FnOnce(&Setup, bool) -> Checker,
     prepare: impl FnOnce(&mut Testbench),
     mut progress: impl FnMut(u64),
 ) -> Result<Outcome, Error> {
     let mut capture = Capture::open(path)?;
     let operations = read(&mut capture)?;
+    check_devices(path, &capture, &operations)?;
     let plan = Plan::new(&capture, &operations)?;
     let machine = |error| Error::Machine {
         name: capture.name.clone(),
