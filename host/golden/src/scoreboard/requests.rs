@@ -84,7 +84,13 @@ impl Scoreboard {
         if head.has_data() {
             self.check_payload(slot, head, payload);
         }
-        if head.is_mem() && self.flights.get(slot).source < CPU {
+        let answer = self.fabric.endpoint_answer(n, head);
+        // What no BAR decodes goes no further: a probe has been stopped.
+        let stopped = answer == Answer::Unsupported
+            && matches!(self.flights.get(slot).grant, Grant::Rogue { .. });
+        if stopped {
+            self.stats.check(Rule::PromiseBlocked);
+        } else if head.is_mem() && self.flights.get(slot).source < CPU {
             let f = self.flights.get(slot);
             let (route, attr) = if f.through_bridge {
                 (Route::PeerThroughBridge, f.attr)
@@ -94,7 +100,7 @@ impl Scoreboard {
             let phys = self.config.map.to_phys(head.addr());
             self.check_arrival(slot, phys, attr, route);
         }
-        let demand = match self.fabric.endpoint_answer(n, head) {
+        let demand = match answer {
             Answer::Success => Demand::Success,
             Answer::Unsupported => Demand::Status(CplStatus::UnsupportedRequest),
             Answer::Either => Demand::Any,

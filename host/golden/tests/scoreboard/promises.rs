@@ -205,6 +205,20 @@ fn probes_are_refused_or_found() {
 }
 
 #[test]
+fn probes_that_no_bar_decodes_are_stopped() {
+    let r = request(0, true, BAR[1], 4, 1);
+    for (command, found) in [(6, true), (4, false)] {
+        let mut b = Bench::new();
+        b.sb.config_written(EP[1], 0x04, 2, command);
+        b.sb.expect_rogue(EP[0], BusAddr(BAR[1]), 16, true);
+        b.play(&direct(0, 1, &r));
+        let v = b.verdict();
+        let want = [(Judge::Promise, "permission")];
+        assert_eq!(v, want[..usize::from(found)]);
+    }
+}
+
+#[test]
 fn probes_of_a_mapped_granule_may_get_through() {
     let below = request(0, true, BUFFER - 4, 1, 1);
     let mut b = Bench::new();
