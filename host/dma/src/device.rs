@@ -62,6 +62,8 @@ pub struct Device {
     pub bdf: Bdf,
     /// Name of its driver, for messages; empty without one.
     pub driver: String,
+    /// A PCI function; else a platform device that the IOMMU knows by `bdf`.
+    pub pci: bool,
     /// `*dev->dma_mask`, `None` when the pointer is NULL.
     pub dma_mask: Option<u64>,
     /// `dev->coherent_dma_mask`, for allocations.
@@ -100,6 +102,7 @@ impl Device {
         Self {
             bdf,
             driver: String::new(),
+            pci: true,
             dma_mask: Some(u64::MAX),
             coherent_dma_mask: u64::MAX,
             bus_dma_limit: 0,
@@ -116,6 +119,12 @@ impl Device {
             skip_sync: false,
             pci_32bit_workaround: true,
         }
+    }
+
+    /// The function, of a device that is one.
+    #[must_use]
+    pub const fn pci_function(&self) -> Option<Bdf> {
+        if self.pci { Some(self.bdf) } else { None }
     }
 
     /// What is below the API.

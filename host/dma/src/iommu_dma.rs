@@ -106,7 +106,10 @@ impl<I: IommuDriver> Dma<I> {
     ) -> Result<u64, MapError> {
         const MASK32: u64 = 0xffff_ffff;
         let d = self.device(dev)?;
-        let (bdf, workaround) = (d.bdf, d.pci_32bit_workaround && !self.config.forcedac);
+        let (bdf, workaround) = (
+            d.bdf,
+            d.pci && d.pci_32bit_workaround && !self.config.forcedac,
+        );
         let cpu = self.cpu;
         let domain = &mut self.domains[index];
         let id = domain.id;

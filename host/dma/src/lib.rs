@@ -15,8 +15,10 @@ pub mod device;
 mod direct;
 pub mod dma;
 pub mod dma_pool;
+pub mod dmabuf;
 pub mod error;
 mod flush_queue;
+pub mod hmm;
 pub mod iommu;
 pub mod iommu_dma;
 pub mod iova;
@@ -27,6 +29,7 @@ pub mod machine;
 mod mapping;
 pub mod noncoherent;
 pub mod nvme;
+pub mod odp;
 #[cfg(test)]
 mod order;
 pub mod p2pdma;

@@ -35,6 +35,18 @@ pub struct Quirks {
     /// Under Xen, unmapping device memory of a non-coherent device invalidates cache lines of it:
     /// the unmap does not look for MMIO.
     pub xen_unmap_syncs_mmio: bool,
+    /// `dma_buf_phys_vec_to_sgt` links every range of a buffer at offset 0 of its IOVA, so that a
+    /// buffer of two ranges cannot be mapped through an IOMMU.
+    pub dmabuf_links_at_zero: bool,
+    /// Where `dma_buf_phys_vec_to_sgt` maps range by range and one fails, it unmaps all entries of
+    /// the table, also those that were never mapped.
+    pub dmabuf_unwinds_all_entries: bool,
+    /// `dma_buf_free_sgt` unmaps entry by entry what was mapped range by range, which differs for
+    /// a range that is longer than an entry.
+    pub dmabuf_unmaps_by_entry: bool,
+    /// The driver of the RISC-V IOMMU does not report `IOMMU_CAP_CACHE_COHERENCY`: VFIO and
+    /// iommufd refuse the devices behind it (`-EINVAL`).
+    pub no_coherency_capability: bool,
 }
 
 impl Profile {
@@ -50,6 +62,10 @@ impl Profile {
                 destroy_frees_mapped_len: false,
                 unlink_releases_slots_first: false,
                 xen_unmap_syncs_mmio: false,
+                dmabuf_links_at_zero: false,
+                dmabuf_unwinds_all_entries: false,
+                dmabuf_unmaps_by_entry: false,
+                no_coherency_capability: false,
             },
             Self::Linux72 => Quirks {
                 sg_p2p_cacheable: true,
@@ -59,6 +75,10 @@ impl Profile {
                 destroy_frees_mapped_len: true,
                 unlink_releases_slots_first: true,
                 xen_unmap_syncs_mmio: true,
+                dmabuf_links_at_zero: true,
+                dmabuf_unwinds_all_entries: true,
+                dmabuf_unmaps_by_entry: true,
+                no_coherency_capability: true,
             },
             // The page-table code of that time is taken to write Svpbmt, or nothing could be seen
             // of the cacheable mapping on the bus.
@@ -70,6 +90,11 @@ impl Profile {
                 destroy_frees_mapped_len: true,
                 unlink_releases_slots_first: true,
                 xen_unmap_syncs_mmio: false,
+                // Page-less peer memory came with the series.
+                dmabuf_links_at_zero: false,
+                dmabuf_unwinds_all_entries: false,
+                dmabuf_unmaps_by_entry: false,
+                no_coherency_capability: true,
             },
         }
     }

@@ -4,8 +4,9 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use tlproof_pcie::{
-    Bdf, MemoryMap, PhysAddr,
+    Bdf, BusAddr, MemoryMap, PhysAddr,
     config::{AccessError, ConfigSpace},
+    tree::{Bar, BarKind},
 };
 
 use crate::{
@@ -39,6 +40,7 @@ pub enum Op {
     },
     Sync,
     FlushAll,
+    ConfigWrite(Bdf, u16, u32),
 }
 
 pub type Log = Rc<RefCell<Vec<Op>>>;
@@ -121,6 +123,11 @@ impl FakeMachine {
         c[0x62] = port << 4 | 2;
     }
 
+    /// Functions beyond 0 are looked for.
+    pub fn set_multifunction(&mut self, bdf: Bdf) {
+        self.functions.get_mut(&bdf).unwrap()[0x0e] |= 0x80;
+    }
+
     pub fn set_acs(&mut self, bdf: Bdf, control: u16) {
         self.functions.get_mut(&bdf).unwrap()[0x146..0x148].copy_from_slice(&control.to_le_bytes());
     }
@@ -136,8 +143,21 @@ impl ConfigSpace for FakeMachine {
             .fold(0, |v, b| v << 8 | u32::from(*b)))
     }
 
-    fn config_write(&mut self, _: Bdf, _: u16, _: u8, _: u32) -> Result<(), AccessError> {
-        Err(AccessError::Unsupported)
+    fn config_write(
+        &mut self,
+        bdf: Bdf,
+        reg: u16,
+        size: u8,
+        value: u32,
+    ) -> Result<(), AccessError> {
+        let c = self
+            .functions
+            .get_mut(&bdf)
+            .ok_or(AccessError::Unsupported)?;
+        let at = usize::from(reg);
+        c[at..at + usize::from(size)].copy_from_slice(&value.to_le_bytes()[..usize::from(size)]);
+        self.log.borrow_mut().push(Op::ConfigWrite(bdf, reg, value));
+        Ok(())
     }
 }
 
@@ -324,5 +344,19 @@ impl IommuDriver for FakeIommu {
 
     fn leaf_entry(&self, _: &mut dyn Machine, _: DomainId, _: u64) -> Option<u64> {
         None
+    }
+}
+
+/// A 64-bit memory BAR.
+pub const fn memory_bar(index: u8, phys: u64, size: u64, bus: u64) -> Bar {
+    Bar {
+        index,
+        kind: BarKind::Memory {
+            wide: true,
+            prefetchable: true,
+        },
+        size,
+        bus: BusAddr(bus),
+        phys: PhysAddr(phys),
     }
 }

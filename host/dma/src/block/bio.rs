@@ -80,10 +80,8 @@ impl<I: IommuDriver> Dma<I> {
         if len == 0 {
             return Err(BioError::Empty);
         }
-        let provider = self.p2pdma.find(phys);
-        let pgmap = match provider.and_then(|id| Some((id, self.p2pdma.get(id)?))) {
-            Some((id, p)) if p.pages && p.range.contains(phys, bytes) => Some(Pgmap::P2p(id)),
-            Some(_) => None,
+        let pgmap = match self.p2pdma.page_provider(phys, bytes) {
+            Some(id) => Some(Pgmap::P2p(id)),
             None => m.memory_map().is_dram(phys, bytes).then_some(Pgmap::Ram),
         };
         match pgmap {

@@ -45,6 +45,8 @@ pub struct Defects {
     pub drop_invalidation_once: bool,
     /// The next mapping gets a wrong memory type (with Svpbmt).
     pub corrupt_pbmt_once: bool,
+    /// A mapping over another replaces it instead of being refused.
+    pub overwrite: bool,
 }
 
 /// How to run the unit.
@@ -452,6 +454,9 @@ impl IommuDriver for RiscvIommu {
             bits = corrupt_pbmt(bits, self.svpbmt);
         }
         let mut gather = Gather::default();
+        if self.defects.overwrite {
+            d.table.unmap(m, iova, size, &mut gather);
+        }
         let result = d
             .table
             .map(m, &mut self.pool, iova, phys, size, bits, &mut gather);

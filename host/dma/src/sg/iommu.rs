@@ -212,10 +212,7 @@ impl<I: IommuDriver> Dma<I> {
             return;
         }
         for entry in sg {
-            let peer = self
-                .p2pdma
-                .find(entry.phys)
-                .is_some_and(|id| self.p2pdma.get(id).is_some_and(|p| p.pages));
+            let peer = self.p2pdma.page_provider(entry.phys, 1).is_some();
             if peer && !self.config.quirks.sg_p2p_cacheable {
                 continue;
             }

@@ -83,6 +83,7 @@ pub fn letters(ops: &[Op]) -> String {
             Op::Unmap { .. } => 'U',
             Op::Sync => 'S',
             Op::FlushAll => 'F',
+            Op::ConfigWrite(..) => 'C',
         })
         .collect()
 }
