@@ -1,12 +1,14 @@
 //! A machine with its drivers: bring-up, and mapping calls that also enter the promise ledger.
 
+mod peers;
+
 use std::collections::BTreeMap;
 
 use tlproof_dma::{
     Api, Attach, Attrs, Coherent, Config, Device, DeviceId, Dma, IovaState, MapError, Mapping,
     Profile, Quirks, SgEntry, Swiotlb,
     iommu::IommuError,
-    p2pdma::{HostBridgePolicy, MapType, Provider, ProviderId},
+    p2pdma::{HostBridgePolicy, MapType, P2pError, ProviderId},
     pages::PagePool,
     riscv::{self, RiscvIommu},
 };
@@ -46,6 +48,9 @@ pub enum Error {
     /// A mapping call failed that must not.
     #[error("mapping call: {0}")]
     Map(#[from] MapError),
+    /// A BAR cannot be shared with peers.
+    #[error("peer-to-peer: {0}")]
+    P2p(#[from] P2pError),
     /// A device does not answer.
     #[error("device access: {0}")]
     Access(#[from] AccessError),
@@ -225,12 +230,7 @@ impl Testbench {
             device.coherent = setup.coherent[i];
             device.untrusted |= setup.untrusted[i];
             let dev = dma.add_device(&mut sim, device, setup.attach[i])?;
-            let provider = dma.p2pdma.add(Provider {
-                owner: node.bdf,
-                range: Range::sized(memory.phys.0, memory.size),
-                bus_offset: memory.bus.0.wrapping_sub(memory.phys.0),
-                pages: true,
-            });
+            let provider = dma.p2pdma.add_resource(node.bdf, &node.bars, 2, 0, 0)?;
             let engine = Endpoint::new(node.bdf, regs.phys, memory.phys);
             functions.push(Function {
                 engine,
@@ -530,7 +530,7 @@ impl Testbench {
         let dev = self.functions[f].dev;
         let bdf = self.functions[f].engine.bdf;
         let dma = DmaAddr(self.sim.options().map.to_bus(phys).0);
-        let id = self.sim.checker.promise(Promise {
+        let promise = Promise {
             device: bdf,
             dma,
             size,
@@ -542,11 +542,8 @@ impl Testbench {
             route: Route::PeerBusAddress,
             via_iommu: false,
             call: format!("bus address of {phys:#x}, size={size}, for {bdf}"),
-        });
-        self.promises
-            .entry((dev, dma.0, size))
-            .or_default()
-            .push(id);
+        };
+        self.enter(dev, promise);
         dma
     }
 
@@ -564,7 +561,7 @@ impl Testbench {
         let Some(m) = self.dma.describe(dev, dma) else {
             return;
         };
-        let id = self.sim.checker.promise(Promise {
+        let promise = Promise {
             device: m.device,
             dma: m.dma,
             size: m.size,
@@ -584,11 +581,15 @@ impl Testbench {
             },
             via_iommu: m.domain.is_some(),
             call,
-        });
-        self.promises
-            .entry((dev, m.dma.0, m.size))
-            .or_default()
-            .push(id);
+        };
+        self.enter(dev, promise);
+    }
+
+    /// Enters a promise as it is given, whatever call was to make it.
+    pub fn enter(&mut self, dev: DeviceId, promise: Promise) {
+        let key = (dev, promise.dma.0, promise.size);
+        let id = self.sim.checker.promise(promise);
+        self.promises.entry(key).or_default().push(id);
     }
 
     /// Marks the promise at `dma` as ending.

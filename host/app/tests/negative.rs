@@ -1,60 +1,14 @@
 //! What must be caught is caught, by the judge that should catch it, with the right field named.
 
-use tlproof::{
-    checker::Checker,
-    endpoint::Descriptor,
-    testbench::{Setup, Testbench},
-};
+mod bench;
+
+use bench::{assert_found, bench, found, transfer};
+use tlproof::{endpoint::Descriptor, testbench::Setup};
 use tlproof_dma::{Attrs, machine::Machine};
 use tlproof_golden::Judge;
 use tlproof_pcie::{Direction, DmaAddr, PhysAddr, tree::Acs};
 
 const BUFFER: PhysAddr = PhysAddr(0x9000_0000);
-
-fn bench(setup: &Setup) -> Testbench {
-    let checker = Checker::new(&setup.machine, true, None, 100);
-    Testbench::new(setup, checker).expect("the machine comes up")
-}
-
-/// Runs one transfer of endpoint `f` to its end.
-fn transfer(b: &mut Testbench, f: usize, d: &Descriptor) {
-    b.functions[f]
-        .engine
-        .submit(&mut b.sim, d)
-        .expect("the device answers");
-    for _ in 0..1000 {
-        b.sim.run(100).expect("no assertion fails");
-        if b.functions[f]
-            .engine
-            .poll(&mut b.sim)
-            .expect("the device answers")
-            .is_some()
-        {
-            b.quiesce().expect("the machine comes to rest");
-            return;
-        }
-    }
-    panic!("the transfer does not end");
-}
-
-/// The judges and fields of all violations.
-fn found(b: &Testbench) -> Vec<(Judge, &'static str)> {
-    b.sim
-        .checker
-        .violations()
-        .iter()
-        .map(|v| (v.judge, v.field))
-        .collect()
-}
-
-#[track_caller]
-fn assert_found(b: &Testbench, judge: Judge, field: &str) {
-    let all = found(b);
-    assert!(
-        all.iter().any(|(j, f)| *j == judge && *f == field),
-        "expected {judge:?} `{field}`, found {all:?}"
-    );
-}
 
 #[test]
 fn a_promised_transfer_is_no_violation() {
