@@ -41,6 +41,7 @@ pub mod swiotlb;
 #[cfg(test)]
 mod testing;
 pub mod trace;
+pub mod virtio_ring;
 pub mod xen;
 
 pub use attrs::Attrs;
