@@ -15,9 +15,7 @@ use crate::{
 impl<I: IommuDriver> Job<'_, I> {
     /// `nvme_map_metadata`.
     pub(super) fn map_metadata(&mut self, source: Source, iod: &mut Iod) -> Result<(), BlkStatus> {
-        let sgl = matches!(iod.cmd.dptr, DataPointer::Sgl(_))
-            && self.nvme.ctrl.meta_sgls
-            && (source.user || self.req.nr_integrity_segments() > 1);
+        let sgl = self.takes_meta_sgl(iod) && (source.user || self.req.nr_integrity_segments() > 1);
         if self.nvme.defects.meta_as_data {
             self.setup_meta_as_data(iod)
         } else if !sgl && self.req.integrity_pgmap() == Pgmap::Ram {
@@ -25,6 +23,11 @@ impl<I: IommuDriver> Job<'_, I> {
         } else {
             self.setup_meta_iter(source, iod)
         }
+    }
+
+    /// An SGL of the metadata goes with one of the data.
+    const fn takes_meta_sgl(&self, iod: &Iod) -> bool {
+        self.nvme.ctrl.meta_sgls && matches!(iod.cmd.dptr, DataPointer::Sgl(_))
     }
 
     /// [`Defects::meta_as_data`](super::Defects::meta_as_data): no type of its own.
@@ -73,15 +76,16 @@ impl<I: IommuDriver> Job<'_, I> {
         let map = iter.map_type();
         iod.flags |= IodFlags::of(map) & IodFlags::META;
         iod.meta_total_len = vecs.iter().map(|v| v.len).sum();
+        let sgl = self.takes_meta_sgl(iod);
         let done = mapped.and_then(|()| {
             // The length of a buffer is known from the format; a user's is not to be trusted.
             if let [one] = vecs[..]
-                && !(source.user && self.nvme.ctrl.meta_sgls)
+                && !(source.user && sgl)
             {
                 iod.cmd.mptr = MetadataPointer::Buffer(one.addr);
                 return Ok(());
             }
-            if !self.nvme.ctrl.meta_sgls || !matches!(iod.cmd.dptr, DataPointer::Sgl(_)) {
+            if !sgl {
                 return Err(BlkStatus::Inval);
             }
             let block = self.dma_pool_alloc(true)?;

@@ -3,14 +3,8 @@
 use tlproof_pcie::{Direction, DmaAddr, PhysAddr};
 
 use crate::{
-    attrs::Attrs,
-    coherent::Coherent,
-    device::DeviceId,
-    dma::Dma,
-    error::MapError,
-    iommu::IommuDriver,
-    machine::Machine,
-    pages::PAGE_SIZE,
+    attrs::Attrs, coherent::Coherent, device::DeviceId, dma::Dma, error::MapError,
+    iommu::IommuDriver, machine::Machine, pages::PAGE_SIZE,
 };
 
 /// Memory of a ring or of a table of descriptors.

@@ -122,6 +122,20 @@ fn the_lengths_of_a_users_metadata_are_told() {
         rig.unmap(&req, iod);
     }
     rig.finish();
+    // The admin queue has PRPs, so the metadata is a buffer.
+    let mut rig = Rig::strict(FAR);
+    let admin = Source {
+        queue: Queue::Admin,
+        user: true,
+    };
+    for meta in [META, META_BAR] {
+        let req = request(&rig, &[(RAM, 4096)], &[(meta, 64)]);
+        let iod = rig.prep(admin, &req).unwrap();
+        assert_eq!(iod.cmd.psdt(), 0);
+        assert_eq!(rig.meta_reached(&req, &iod).unwrap(), bytes([(meta, 64)]));
+        rig.unmap(&req, iod);
+    }
+    rig.finish();
     // A controller without metadata SGLs gets the buffer.
     let ctrl = Ctrl {
         meta_sgls: false,

@@ -1,0 +1,183 @@
+//! Requests of `nvme-pci`, entered in the ledger mapping by mapping.
+
+use tlproof_dma::{
+    Api, DeviceId, Event,
+    block::{BlkStatus, Request},
+    nvme::{Command, DataPointer, Iod, IodFlags, MetadataPointer, Nvme, Source},
+};
+use tlproof_pcie::DmaAddr;
+
+use super::Testbench;
+use crate::endpoint::{Descriptor, SglDescriptor, SglKind};
+
+/// A request in the hands of the device.
+pub struct NvmeRequest {
+    /// What the driver noted of it.
+    pub iod: Iod,
+    promised: Vec<(DmaAddr, u64)>,
+}
+
+impl Testbench {
+    /// `nvme_prep_rq`: every mapping that it makes is entered, and the descriptor pages that it adds
+    /// to the driver's pools. Uses the API's record of events up.
+    ///
+    /// # Errors
+    /// As the call.
+    pub fn nvme_prep(
+        &mut self,
+        f: usize,
+        nvme: &mut Nvme,
+        source: Source,
+        req: &Request,
+        cmd: Command,
+    ) -> Result<NvmeRequest, BlkStatus> {
+        let (dev, bdf) = (self.functions[f].dev, self.functions[f].engine.bdf);
+        self.calls += 1;
+        self.dma.trace.set_enabled(true);
+        self.dma.trace.take();
+        let iod = nvme.prep_rq(&mut self.dma, &mut self.sim, source, req, cmd);
+        self.dma.trace.set_enabled(false);
+        let mut promised = Vec::new();
+        for event in self.dma.trace.take() {
+            let (name, dma, size) = match event {
+                Event::DmaAlloc {
+                    dma: Some(dma),
+                    size,
+                    ..
+                } => {
+                    let call = format!("dma_pool_alloc({bdf}): page of {size} at {dma:#x}");
+                    self.promise(dev, dma, call);
+                    continue;
+                }
+                Event::DmaMapPhys {
+                    dma: Some(dma),
+                    size,
+                    ..
+                } => ("dma_map_phys", dma, size),
+                Event::IovaLink {
+                    iova,
+                    offset,
+                    size,
+                    ret: 0,
+                    ..
+                } => ("dma_iova_link", iova.offset(offset), size),
+                _ => continue,
+            };
+            // What failed is unmapped again.
+            if iod.is_ok() {
+                let call = format!("nvme_prep_rq({bdf}): {name} = {dma:#x}+{size}");
+                self.promise_range(dev, dma, size, &call, &mut promised);
+            }
+        }
+        let iod = iod?;
+        // No call is made for what is reached by its bus address.
+        let data = iod.flags().contains(IodFlags::DATA_P2P);
+        let meta = iod.flags().contains(IodFlags::META_P2P);
+        let data = data.then(|| req.segments()).into_iter().flatten();
+        let meta = meta.then(|| req.integrity_segments()).into_iter().flatten();
+        for s in data.chain(meta) {
+            let dma = self.bus_address(f, s.paddr, s.len.into());
+            promised.push((dma, s.len.into()));
+        }
+        Ok(NvmeRequest { iod, promised })
+    }
+
+    /// Enters the mappings of a range, which are several when some of it was bounced.
+    fn promise_range(
+        &mut self,
+        dev: DeviceId,
+        dma: DmaAddr,
+        size: u64,
+        call: &str,
+        promised: &mut Vec<(DmaAddr, u64)>,
+    ) {
+        let mut done = 0;
+        while done < size {
+            let at = dma.offset(done);
+            let Some(len) = self.dma.describe(dev, at).map(|m| m.size) else {
+                return;
+            };
+            self.promise(dev, at, call.to_owned());
+            promised.push((at, len));
+            done += len;
+        }
+    }
+
+    /// `nvme_pci_unmap_rq`: the promises end when it returns, or with the flush in lazy mode.
+    pub fn nvme_unmap(&mut self, f: usize, nvme: &mut Nvme, req: &Request, r: NvmeRequest) {
+        let dev = self.functions[f].dev;
+        self.calls += 1;
+        let mut ending = Vec::new();
+        for (dma, size) in r.promised {
+            ending.extend(self.revoke_begin(dev, dma, size));
+        }
+        nvme.unmap_rq(&mut self.dma, &mut self.sim, req, r.iod);
+        self.revoke_end(ending);
+    }
+
+    /// The transfer of a request's metadata, as [`data_transfer`]; `None` for one without.
+    pub fn metadata_transfer(
+        &mut self,
+        r: &NvmeRequest,
+        write: bool,
+        len: u32,
+        local: u32,
+    ) -> Option<Descriptor> {
+        let cid = r.iod.cmd.cid;
+        match r.iod.cmd.mptr {
+            MetadataPointer::None => None,
+            MetadataPointer::Buffer(addr) => {
+                Some(Descriptor::contiguous(cid, write, addr, len, local))
+            }
+            MetadataPointer::Segment(addr) => {
+                // The engine is told whether this one descriptor is data or leads to a list.
+                let mut first = [0; SglDescriptor::SIZE as usize];
+                let block = r.iod.meta_descriptor()?;
+                block.read(&mut self.sim, 0, &mut first).ok()?;
+                let kind = match first[15] >> 4 {
+                    0 => SglKind::LastSegment,
+                    _ => SglKind::Segment,
+                };
+                let sgl = SglDescriptor::new(kind, addr, SglDescriptor::SIZE as u32);
+                Some(Descriptor::sgl(cid, write, sgl, len, local))
+            }
+        }
+    }
+
+    /// Gives the driver's descriptor pools back.
+    pub fn nvme_remove(&mut self, f: usize, nvme: Nvme) {
+        let (dev, bdf) = (self.functions[f].dev, self.functions[f].engine.bdf);
+        let pages: Vec<_> = self
+            .dma
+            .live()
+            .filter(|m| m.device == bdf && m.api == Api::Coherent)
+            .map(|m| (m.dma, m.size))
+            .collect();
+        let mut ending = Vec::new();
+        for (dma, size) in pages {
+            ending.extend(self.revoke_begin(dev, dma, size));
+        }
+        nvme.remove(&mut self.dma, &mut self.sim);
+        self.revoke_end(ending);
+    }
+}
+
+/// What a controller makes of a command: the transfer of `len` bytes of data between the memory that
+/// DPTR leads to and its local memory at `local`.
+#[must_use]
+pub fn data_transfer(cmd: &Command, write: bool, len: u32, local: u32) -> Descriptor {
+    match cmd.dptr {
+        DataPointer::Prp { prp1, prp2 } => {
+            Descriptor::prp(cmd.cid, write, [prp1, prp2], len, local)
+        }
+        DataPointer::Sgl(d) => {
+            let kind = match d.kind {
+                tlproof_dma::nvme::SglType::Data => SglKind::DataBlock,
+                tlproof_dma::nvme::SglType::Segment => SglKind::Segment,
+                tlproof_dma::nvme::SglType::LastSegment => SglKind::LastSegment,
+            };
+            let sgl = SglDescriptor::new(kind, d.addr, d.length);
+            Descriptor::sgl(cmd.cid, write, sgl, len, local)
+        }
+    }
+}
