@@ -10,7 +10,7 @@ use crate::{
     error::{MapError, check_range},
     iommu::IommuDriver,
     iommu_dma::dma_info_to_prot,
-    ledger::{Api, Segment},
+    ledger::Api,
     machine::Machine,
     pages::{MAX_ORDER, PAGE_SIZE as PAGE, PagePool},
     trace::Event,
@@ -44,6 +44,19 @@ impl PageSource for PagePool {
     }
 }
 
+/// How the CPU reaches an allocation (`dma_pgprot`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuMapping {
+    /// Through its caches: the device snoops.
+    Cached,
+    /// Uncached, stores joined (`WRITE_COMBINE` for a device that does not snoop).
+    WriteCombine,
+    /// Uncached.
+    Uncached,
+    /// Not at all: what `NO_KERNEL_MAPPING` gives back names the memory and is no address.
+    None,
+}
+
 /// An allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Coherent {
@@ -55,6 +68,8 @@ pub struct Coherent {
     pub size: u64,
     /// The CPU must access it uncached: the device does not snoop.
     pub uncached: bool,
+    /// How the CPU reaches it.
+    pub mapping: CpuMapping,
     owned: bool,
 }
 
@@ -62,7 +77,8 @@ impl Coherent {
     /// A store of the CPU at `offset`, uncached when the device does not snoop.
     ///
     /// # Errors
-    /// [`MapError::OutsideMemory`] when it does not fit.
+    /// [`MapError::OutsideMemory`] when it does not fit, [`MapError::NoKernelMapping`] when the CPU
+    /// has no mapping of the memory.
     pub fn write(&self, m: &mut dyn Machine, offset: u64, data: &[u8]) -> Result<(), MapError> {
         let phys = self.at(offset, data.len())?;
         let len = data.len() as u64;
@@ -92,6 +108,9 @@ impl Coherent {
     }
 
     fn at(&self, offset: u64, len: usize) -> Result<PhysAddr, MapError> {
+        if self.mapping == CpuMapping::None {
+            return Err(MapError::NoKernelMapping);
+        }
         offset
             .checked_add(len as u64)
             .filter(|end| *end <= self.size)
@@ -220,17 +239,11 @@ impl<I: IommuDriver> Dma<I> {
                 self.iommu_dma_map_range(m, dev, phys, len, prot, limit)?
             }
             _ => self
-                .device(dev)?
-                .phys_to_dma(phys)
+                .coherent_dma(dev, phys, len)
                 .filter(|dma| dma.0.checked_add(len - 1).is_some_and(|end| end <= limit))
                 .ok_or(MapError::NoMemory)?,
         };
-        let segment = Segment {
-            dma,
-            target: phys,
-            len: size,
-            bounced: None,
-        };
+        let segment = self.segment(dev, dma, phys, size, None, attrs);
         let dir = Direction::Bidirectional;
         self.promise(m, dev, vec![segment], dir, attrs, Api::Coherent);
         Ok(Coherent {
@@ -238,8 +251,39 @@ impl<I: IommuDriver> Dma<I> {
             dma,
             size,
             uncached: !coherent,
+            mapping: self.cpu_mapping(dev, attrs),
             owned,
         })
+    }
+
+    /// Address of an allocation that is not translated: a machine address under Xen; memory is
+    /// decrypted for a device whose every mapping is bounced (`force_dma_unencrypted`).
+    fn coherent_dma(&self, dev: DeviceId, phys: PhysAddr, len: u64) -> Option<DmaAddr> {
+        let d = self.device(dev).ok()?;
+        match d.backend {
+            Backend::Xen if !self.frames.contiguous(phys, len) => None,
+            Backend::Xen => d.phys_to_dma(self.frames.to_machine(phys)),
+            _ if self.force_bounce(d) => d.phys_to_dma_unencrypted(phys),
+            _ => d.phys_to_dma(phys),
+        }
+    }
+
+    fn cpu_mapping(&self, dev: DeviceId, attrs: Attrs) -> CpuMapping {
+        let Ok(d) = self.device(dev) else {
+            return CpuMapping::None;
+        };
+        if attrs.contains(Attrs::NO_KERNEL_MAPPING)
+            && d.backend.is_direct()
+            && !self.force_bounce(d)
+        {
+            CpuMapping::None
+        } else if d.coherent {
+            CpuMapping::Cached
+        } else if attrs.contains(Attrs::WRITE_COMBINE) {
+            CpuMapping::WriteCombine
+        } else {
+            CpuMapping::Uncached
+        }
     }
 
     /// `dma_free_attrs`.

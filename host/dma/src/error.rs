@@ -93,6 +93,9 @@ pub enum MapError {
     /// A page of a device passed to the page interface, which dma-debug refuses.
     #[error("the page interface does not take pages of a device")]
     ZoneDevice,
+    /// The CPU accesses memory that was allocated without a mapping for it.
+    #[error("allocated without a mapping for the CPU")]
+    NoKernelMapping,
     /// No page of memory, or none that the device reaches.
     #[error("out of memory")]
     NoMemory,
@@ -105,7 +108,11 @@ impl MapError {
     pub const fn errno(&self) -> i32 {
         match self {
             Self::NoDevice => -19,
-            Self::ZeroSize | Self::Wraps | Self::OutsideState | Self::OutsideMemory => -22,
+            Self::NoKernelMapping
+            | Self::ZeroSize
+            | Self::Wraps
+            | Self::OutsideState
+            | Self::OutsideMemory => -22,
             Self::NotCoherent | Self::WouldBounce => -95,
             Self::P2pNotSupported => -121,
             Self::HeadOffset | Self::MaskTooSmall(_) => -5,

@@ -45,7 +45,7 @@ pub mod virtio_ring;
 pub mod xen;
 
 pub use attrs::Attrs;
-pub use coherent::{Coherent, PageSource};
+pub use coherent::{Coherent, CpuMapping, PageSource};
 pub use device::{Attach, Backend, Device, DeviceId, DmaRange};
 pub use dma::{Config, Dma};
 pub use dma_pool::{DmaPool, PoolBlock};
