@@ -8,7 +8,7 @@ use std::{env, error::Error, fs, path::Path, path::PathBuf, process::ExitCode};
 use verilator::{Job, Verilator};
 
 /// Top modules that become models: the whole machine, and the blocks with tests of their own.
-const TOPS: [&str; 4] = ["sim_top", "iommu", "pcie_switch", "endpoint"];
+const TOPS: [&str; 4] = ["sim_top", "iommu_formats", "pcie_switch", "endpoint"];
 
 fn main() -> ExitCode {
     match build() {

@@ -12,7 +12,14 @@ use std::{
 
 use verilator::Verilator;
 
-const TOPS: [&str; 5] = ["iommu", "pcie_switch", "endpoint", "host_bridge", "sim_top"];
+const TOPS: [&str; 6] = [
+    "iommu",
+    "iommu_formats",
+    "pcie_switch",
+    "endpoint",
+    "host_bridge",
+    "sim_top",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -1,7 +1,7 @@
 //! A machine with its drivers: bring-up, and mapping calls that also enter the promise ledger.
 
-mod peers;
 pub mod nvme;
+mod peers;
 
 use std::collections::BTreeMap;
 

@@ -14,7 +14,7 @@ use tlproof_golden::iommu::{Actual, Choices, Judge, Mismatch, Outcome, Request, 
 use tlproof_golden::memory::{CachedMemory, Memory};
 use tlproof_pcie::{MemoryMap, PhysAddr};
 use tlproof_sim::Model;
-use tlproof_sim::ports::iommu::Iommu;
+use tlproof_sim::ports::iommu_formats::IommuFormats;
 
 pub use registers::{command, csr, reg};
 
@@ -73,8 +73,19 @@ struct Access {
     data: u64,
 }
 
+/// Format of the device contexts (IOMMU §2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// 32 bytes.
+    Base,
+    /// 64 bytes, with capabilities.MSI_FLAT.
+    Extended,
+}
+
 pub struct Bench {
-    model: Model<Iommu>,
+    model: Model<IommuFormats>,
+    /// Format of the device contexts.
+    pub format: Format,
     pub memory: CachedMemory,
     pub judge: Judge,
     pub rng: ChaCha8Rng,
@@ -144,8 +155,13 @@ fn choices() -> Choices {
 impl Bench {
     /// An IOMMU out of reset, with both queues off.
     pub fn reset(seed: u64) -> Self {
+        Self::reset_with(seed, Format::Base)
+    }
+
+    fn reset_with(seed: u64, format: Format) -> Self {
         let mut bench = Self {
             model: Model::new().expect("the model is compiled in"),
+            format,
             memory: CachedMemory::new(&MemoryMap::default()),
             judge: Judge::new(0, choices()),
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -178,6 +194,7 @@ impl Bench {
             fence_count: 0,
             log: VecDeque::new(),
         };
+        bench.model.input.set_msi_flat_i(format == Format::Extended);
         for _ in 0..3 {
             bench.clock();
         }
@@ -195,7 +212,12 @@ impl Bench {
 
     /// An IOMMU with both queues on and `ddtp` Off.
     pub fn new(seed: u64) -> Self {
-        let mut bench = Self::reset(seed);
+        Self::with(seed, Format::Base)
+    }
+
+    /// As [`Self::new`], with device contexts of this format.
+    pub fn with(seed: u64, format: Format) -> Self {
+        let mut bench = Self::reset_with(seed, format);
         let cqb = bench.command_queue >> 12 << 10 | u64::from(CQ_ENTRIES.ilog2() - 1);
         let fqb = bench.fault_queue >> 12 << 10 | u64::from(FQ_ENTRIES.ilog2() - 1);
         bench.write(reg::CQB, 8, cqb);

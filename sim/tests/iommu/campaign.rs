@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rand::RngExt;
 use tlproof_golden::iommu::{Outcome, Request, TransactionType};
 
-use crate::bench::{Bench, CQ_ENTRIES, command, reg};
+use crate::bench::{Bench, CQ_ENTRIES, Format, command, reg};
 use crate::tables::{Directory, SV39, SV48, SV57, Space, pte, tc};
 
 /// Those that fit 1LVL, then 2LVL, then 3LVL.
@@ -36,8 +36,8 @@ struct Campaign {
 }
 
 impl Campaign {
-    fn new(seed: u64) -> Self {
-        let mut bench = Bench::new(seed);
+    fn new(seed: u64, format: Format) -> Self {
+        let mut bench = Bench::with(seed, format);
         let mut directory = Directory::new(&mut bench);
         let spaces: Vec<Space> = [SV39, SV48, SV57, SV39, SV48, SV57]
             .iter()
@@ -236,6 +236,28 @@ impl Campaign {
             _ => {}
         }
         self.directory.set(&mut self.bench, device, context);
+        if self.bench.format == Format::Extended {
+            let msi = self.msi_words(good);
+            self.directory.set_msi(&mut self.bench, device, msi);
+        }
+    }
+
+    /// MSI address translation, mostly off: whatever else the fields hold is ignored then, unless a
+    /// reserved bit is set.
+    fn msi_words(&mut self, good: bool) -> [u64; 4] {
+        let mut words = [0; 4];
+        match self.bench.rng.random_range(0..100) {
+            0..10 => words[0] = 0x8_0000,
+            10..20 => words[1] = (1 << 52) - 1,
+            20..30 => words[2] = 0x2_8000,
+            30..36 if !good => words[0] = self.pick(&[2, 7, 15]) << 60,
+            36..40 if !good => words[0] = 1 << self.pick(&[44, 50, 59]),
+            40..44 if !good => words[1] = 1 << self.pick(&[52, 60, 63]),
+            44..48 if !good => words[2] = 1 << self.pick(&[52, 60, 63]),
+            48..52 if !good => words[3] = 1 << self.pick(&[0, 31, 63]),
+            _ => {}
+        }
+        words
     }
 
     /// Breaks a non-leaf directory entry, or mends the broken one.
@@ -296,8 +318,8 @@ impl Campaign {
 
     fn fits(&self, device: u32) -> bool {
         match self.mode {
-            2 => device < 1 << 7,
-            3 => device < 1 << 16,
+            2 => device < 1 << self.directory.low_bits(),
+            3 => device < 1 << (self.directory.low_bits() + 9),
             _ => true,
         }
     }
@@ -424,12 +446,18 @@ impl Campaign {
 
 #[test]
 fn random_requests_under_changing_tables() {
+    for format in [Format::Base, Format::Extended] {
+        random_requests(format);
+    }
+}
+
+fn random_requests(format: Format) {
     let Coverage {
         causes,
         pages,
         stale,
-    } = Campaign::new(1).run(20_000);
-    println!("causes {causes:?}, pages {pages:x?}, stale {stale}");
+    } = Campaign::new(1, format).run(20_000);
+    println!("{format:?}: causes {causes:?}, pages {pages:x?}, stale {stale}");
     for cause in [1, 5, 7, 12, 13, 15, 256, 257, 258, 259, 260] {
         assert!(causes.contains_key(&cause), "no fault {cause}");
     }
@@ -449,8 +477,9 @@ fn many_seeds() {
     let count = std::env::var("IOMMU_SEEDS").ok();
     let count = count.and_then(|n| n.parse().ok()).unwrap_or(16);
     for seed in 100..100 + count {
-        println!("seed {seed}");
-        let mut campaign = Campaign::new(seed);
+        let format = [Format::Base, Format::Extended][seed as usize % 2];
+        println!("seed {seed}, {format:?}");
+        let mut campaign = Campaign::new(seed, format);
         campaign.bench.memory_latency = [0, 3, 20, 100][seed as usize % 4];
         campaign.bench.drain_latency = [0, 10, 300][seed as usize % 3];
         campaign.run(3_000);

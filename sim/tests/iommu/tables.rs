@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, Format};
 
 /// Bits of a page-table entry.
 pub mod pte {
@@ -117,6 +117,7 @@ pub fn span(level: u32, leaf: u64) -> u64 {
 /// A device directory that serves all three modes: the tables of the smaller ones are the first
 /// of the larger.
 pub struct Directory {
+    format: Format,
     /// Roots for 1LVL, 2LVL and 3LVL.
     pub roots: [u64; 3],
     /// Tables by level and the `device_id` bits above them.
@@ -129,6 +130,7 @@ impl Directory {
     pub fn new(bench: &mut Bench) -> Self {
         let root = bench.page();
         let mut directory = Self {
+            format: bench.format,
             roots: [0, 0, root],
             tables: HashMap::from([((2, 0), root)]),
             pointers: Vec::new(),
@@ -138,15 +140,24 @@ impl Directory {
         directory
     }
 
+    /// Bits of `device_id` that index the last table (IOMMU §2.1, figures 7 and 8).
+    pub const fn low_bits(&self) -> u32 {
+        match self.format {
+            Format::Base => 7,
+            Format::Extended => 6,
+        }
+    }
+
     fn table(&mut self, bench: &mut Bench, level: u32, device_id: u32) -> u64 {
-        let key = (level, device_id >> [7, 16, 24][level as usize]);
+        let low = self.low_bits();
+        let key = (level, device_id >> [low, low + 9, 24][level as usize]);
         if let Some(&table) = self.tables.get(&key) {
             return table;
         }
         let above = self.table(bench, level + 1, device_id);
         let index = match level {
-            0 => device_id >> 7 & 0x1ff,
-            _ => device_id >> 16,
+            0 => device_id >> low & 0x1ff,
+            _ => device_id >> (low + 9),
         };
         let page = bench.page();
         let (addr, entry) = (above + 8 * u64::from(index), pte::at(page, 1));
@@ -158,7 +169,16 @@ impl Directory {
 
     /// Address of the context of a device.
     pub fn context(&mut self, bench: &mut Bench, device_id: u32) -> u64 {
-        self.table(bench, 0, device_id) + 32 * u64::from(device_id & 0x7f)
+        let index = device_id & ((1 << self.low_bits()) - 1);
+        self.table(bench, 0, device_id) + (4096 >> self.low_bits()) * u64::from(index)
+    }
+
+    /// `msiptp`, `msi_addr_mask`, `msi_addr_pattern` and the reserved doubleword of a device.
+    pub fn set_msi(&mut self, bench: &mut Bench, device_id: u32, words: [u64; 4]) {
+        let addr = self.context(bench, device_id) + 32;
+        for (i, word) in words.into_iter().enumerate() {
+            bench.store(addr + 8 * i as u64, word);
+        }
     }
 
     /// Writes the context of a device, at once.
