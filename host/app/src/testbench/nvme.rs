@@ -58,7 +58,6 @@ impl Testbench {
                     iova,
                     offset,
                     size,
-                    ret: 0,
                     ..
                 } => ("dma_iova_link", iova.offset(offset), size),
                 _ => continue,

@@ -90,7 +90,7 @@ fn call(b: &mut Bench, entry: Entry, phys: PhysAddr) -> Result<DmaAddr, i32> {
 fn row(b: &mut Bench, entry: Entry, phys: u64) -> (Given, Option<u32>) {
     let given = match call(b, entry, PhysAddr(phys)) {
         Ok(dma) if dma.0 == phys => Phys,
-        Ok(dma) if phys >= BAR && phys < RAM && dma.0 == phys - BAR + BUS => Given::Bus,
+        Ok(dma) if (BAR..RAM).contains(&phys) && dma.0 == phys - BAR + BUS => Given::Bus,
         Ok(_) => Iova,
         Err(e) => Errno(e),
     };
