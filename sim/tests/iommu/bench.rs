@@ -50,6 +50,12 @@ struct Owed {
     due: u64,
     addr: u64,
     tag: u64,
+    beats: VecDeque<Beat>,
+}
+
+/// One beat of a response.
+#[derive(Clone, Copy)]
+struct Beat {
     data: [u64; 4],
     error: bool,
     poison: bool,

@@ -55,10 +55,7 @@ impl Testbench {
                     ..
                 } => ("dma_map_phys", dma, size),
                 Event::IovaLink {
-                    iova,
-                    offset,
-                    size,
-                    ..
+                    iova, offset, size, ..
                 } => ("dma_iova_link", iova.offset(offset), size),
                 _ => continue,
             };

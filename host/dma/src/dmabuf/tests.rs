@@ -202,8 +202,12 @@ fn unwinding_without_iova() {
             ..Quirks::default()
         };
         let mut b = Bench::with(quirks, FAR, Attach::Direct);
-        // The second range is beyond the mask; the third is never tried.
-        b.dma.dma_set_mask(b.dev, BAR + 0x7fff).unwrap();
+        // The second range is beyond what the bus carries; the third is never tried.
+        let narrow = Device {
+            bus_dma_limit: BAR + 0x7fff,
+            ..Device::new(FAR)
+        };
+        b.dev = b.dma.add_device(&mut b.m, narrow, Attach::Direct).unwrap();
         let ranges = [(0, 0x1000), (0x8000, 0x1000), (0x4000, 0x1000)];
         let (mut buf, at) = b.attached(&ranges);
         let e = b.map(&mut buf, at).unwrap_err();

@@ -192,8 +192,7 @@ impl DeviceContext {
         let ta = if caps.qosid { TA } else { TA | QOS };
         let msi = caps.msi_flat && {
             let [msiptp, mask, pattern, last] = self.msi;
-            let page_bits = guest_address_bits(caps) - 12;
-            msiptp & POINTER != 0 || (mask | pattern) >> page_bits != 0 || last != 0
+            msiptp & POINTER != 0 || (mask | pattern) >> 52 != 0 || last != 0
         };
         self.tc & TC != 0 || self.ta & ta != 0 || self.fsc & POINTER != 0 || msi
     }
@@ -258,21 +257,5 @@ impl DeviceContext {
         (second_stage && !caps.addressable(root(self.iohgatp)))
             || (!second_stage && self.fsc_mode() != 0 && !caps.addressable(root(self.fsc)))
             || (self.msiptp_mode() != 0 && !caps.addressable(root(self.msi[0])))
-    }
-}
-
-/// Width of a guest physical address: that of the largest second-stage scheme, else of a physical
-/// address. `msi_addr_mask` and `msi_addr_pattern` are as wide.
-fn guest_address_bits(caps: &Capabilities) -> u32 {
-    if caps.sv57x4 {
-        59
-    } else if caps.sv48x4 {
-        50
-    } else if caps.sv39x4 {
-        41
-    } else if caps.sv32x4 {
-        34
-    } else {
-        u32::from(caps.pas).clamp(12, 64)
     }
 }

@@ -91,15 +91,22 @@ impl Bench {
         input.set_mem_rsp_valid_i(!due.is_empty());
         if !due.is_empty() {
             let pick = due[self.rng.random_range(0..due.len())];
-            let owed = self.owed.swap_remove(pick);
+            let owed = &mut self.owed[pick];
+            let beat = owed.beats.pop_front().expect("a beat that is owed");
+            let last = owed.beats.is_empty();
             let words = input.mem_rsp_i();
-            for (i, data) in owed.data.iter().enumerate() {
+            for (i, data) in beat.data.iter().enumerate() {
                 put(words, 64 * i, 64, *data);
             }
             put(words, 256, 4, owed.tag);
-            put(words, 260, 1, owed.poison.into());
-            put(words, 261, 1, owed.error.into());
-            put(words, 262, 1, 1);
+            put(words, 260, 1, beat.poison.into());
+            put(words, 261, 1, beat.error.into());
+            put(words, 262, 1, last.into());
+            if last {
+                self.owed.swap_remove(pick);
+            } else {
+                owed.due = self.now + 1 + self.rng.random_range(0..=self.memory_latency);
+            }
         }
         self.memory_ready = self.rng.random_bool(0.7);
         input.set_mem_req_ready_i(self.memory_ready);
@@ -119,7 +126,8 @@ impl Bench {
         for (i, word) in data.iter_mut().enumerate() {
             *word = get(words, 64 * i, 64);
         }
-        assert!((4..=32).contains(&len), "length {len}");
+        let longest = if write { 32 } else { 64 };
+        assert!((4..=longest).contains(&len), "length {len}");
         assert!(
             addr.is_multiple_of(4) && addr % 64 + len as u64 <= 64,
             "{addr:#x} {len}"
@@ -128,31 +136,51 @@ impl Bench {
             self.owed.iter().all(|o| o.tag != tag),
             "one at a time a tag"
         );
-        let (error, poison) = if write {
-            (self.write_memory(tag, addr, &data, len), false)
+        let beats = if write {
+            self.note(format!("memory write {tag}: {addr:#x} {data:x?}"));
+            let error = self.write_memory(tag, addr, &data, len);
+            VecDeque::from([Beat {
+                data,
+                error,
+                poison: false,
+            }])
         } else {
-            let mut bytes = [0; 32];
-            let error = self.memory.read(PhysAddr(addr), &mut bytes[..len]).is_err();
-            for (word, chunk) in data.iter_mut().zip(bytes.chunks(8)) {
-                *word = u64::from_le_bytes(chunk.try_into().expect("8 bytes"));
-            }
-            if let Some(forged) = self.forged.get(&addr) {
-                data[..2].copy_from_slice(forged);
-            }
-            let mut doublewords = (addr..addr + len as u64).step_by(8);
-            (error, doublewords.any(|a| self.poisoned.contains(&a)))
+            self.read_memory(tag, addr, len)
         };
-        let kind = if write { "write" } else { "read" };
-        self.note(format!("memory {kind} {tag}: {addr:#x} {data:x?}"));
         let due = self.now + self.rng.random_range(0..=self.memory_latency);
         self.owed.push(Owed {
             due,
             addr,
             tag,
-            data,
-            error,
-            poison,
+            beats,
         });
+    }
+
+    /// The beats that answer a read; an access fault may show on any of them.
+    fn read_memory(&mut self, tag: u64, addr: u64, len: usize) -> VecDeque<Beat> {
+        let mut bytes = [0; 64];
+        let error = self.memory.read(PhysAddr(addr), &mut bytes[..len]).is_err();
+        let mut words = [0; 8];
+        for (word, chunk) in words.iter_mut().zip(bytes.chunks(8)) {
+            *word = u64::from_le_bytes(chunk.try_into().expect("8 bytes"));
+        }
+        if let Some(forged) = self.forged.get(&addr) {
+            words[..2].copy_from_slice(forged);
+        }
+        self.note(format!("memory read {tag}: {addr:#x} {words:x?}"));
+        let count = len.div_ceil(32);
+        let faulty = self.rng.random_range(0..count);
+        (0..count)
+            .map(|i| {
+                let at = addr + 32 * i as u64;
+                let mut doublewords = (at..at + 32.min(len as u64)).step_by(8);
+                Beat {
+                    data: words[4 * i..4 * i + 4].try_into().expect("4 words"),
+                    error: error && i == faulty,
+                    poison: doublewords.any(|a| self.poisoned.contains(&a)),
+                }
+            })
+            .collect()
     }
 
     /// A store of the IOMMU. Returns whether it met an access fault.
