@@ -460,7 +460,35 @@ impl Testbench {
             .dma_iova_link(&mut self.sim, dev, state, phys, offset, size, dir, attrs)
     }
 
-    /// Enters the linked ranges of a state in the ledger, one promise a link.
+    /// The mappings that make up a range: several where some of it was bounced.
+    fn pieces(&self, dev: DeviceId, dma: DmaAddr, size: u64) -> Vec<(DmaAddr, u64)> {
+        let mut pieces = Vec::new();
+        let mut done = 0;
+        while done < size {
+            let at = dma.offset(done);
+            let Some(m) = self.dma.describe(dev, at).filter(|m| m.dma == at) else {
+                break;
+            };
+            pieces.push((at, m.size));
+            done += m.size;
+        }
+        pieces
+    }
+
+    /// [`Testbench::revoke_begin`] of all mappings of a range.
+    fn revoke_range(
+        &mut self,
+        dev: DeviceId,
+        dma: DmaAddr,
+        size: u64,
+    ) -> Vec<(Option<Mapping>, PromiseId)> {
+        self.pieces(dev, dma, size)
+            .into_iter()
+            .flat_map(|(dma, size)| self.revoke_begin(dev, dma, size))
+            .collect()
+    }
+
+    /// Enters the linked ranges of a state in the ledger.
     pub fn iova_promise(
         &mut self,
         f: usize,
@@ -470,13 +498,14 @@ impl Testbench {
     ) {
         let dev = self.functions[f].dev;
         for (offset, size) in links {
-            let dma = state.addr().offset(*offset);
             let call = format!(
                 "dma_iova_link({}, iova={:#x}, offset={offset:#x}, size={size}, attrs={attrs})",
                 self.functions[f].engine.bdf,
                 state.addr()
             );
-            self.promise(dev, dma, call);
+            for (dma, _) in self.pieces(dev, state.addr().offset(*offset), *size) {
+                self.promise(dev, dma, call.clone());
+            }
         }
     }
 
@@ -493,7 +522,7 @@ impl Testbench {
         self.calls += 1;
         let mut ending = Vec::new();
         for (offset, size) in links {
-            ending.extend(self.revoke_begin(dev, state.addr().offset(*offset), *size));
+            ending.extend(self.revoke_range(dev, state.addr().offset(*offset), *size));
         }
         self.dma
             .dma_iova_destroy(&mut self.sim, dev, state, mapped, dir, attrs);
@@ -511,7 +540,7 @@ impl Testbench {
         let dev = self.functions[f].dev;
         for (offset, size) in links {
             self.calls += 1;
-            let ending = self.revoke_begin(dev, state.addr().offset(*offset), *size);
+            let ending = self.revoke_range(dev, state.addr().offset(*offset), *size);
             self.dma
                 .dma_iova_unlink(&mut self.sim, dev, state, *offset, *size, dir, attrs);
             self.revoke_end(ending);

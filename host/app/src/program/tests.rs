@@ -71,3 +71,35 @@ fn a_failure_shrinks_to_the_steps_that_make_it() {
     assert!(matches!(short.ops[0], Op::MapPeer { .. }), "{short}");
     assert!(matches!(short.ops[1], Op::Dma { .. }), "{short}");
 }
+
+/// A link of an untrusted device is several mappings: its bounced head, its middle, its bounced tail.
+#[test]
+fn a_link_that_bounces_at_its_ends() {
+    let mut world = World {
+        swiotlb: Some(true),
+        ..World::default()
+    };
+    world.ports[1].untrusted = true;
+    world.ports[1].min_align_mask = 0xfff;
+    let ops = vec![
+        Op::MapIova {
+            id: 19,
+            dev: 1,
+            offset: 2742,
+            sizes: vec![32768, 1, 57],
+            dir: Direction::FromDevice,
+            destroy: true,
+        },
+        Op::Dma {
+            id: 19,
+            at: 0,
+            len: 0x8000,
+            write: true,
+            relaxed: true,
+            fetch: false,
+        },
+    ];
+    let outcome = run(&Program { world, ops }, None).unwrap();
+    assert_eq!(outcome.failures, []);
+    assert!(outcome.compared > 0x8000);
+}

@@ -1,7 +1,7 @@
 //! Requests of `nvme-pci`, entered in the ledger mapping by mapping.
 
 use tlproof_dma::{
-    Api, DeviceId, Event,
+    Api, Event,
     block::{BlkStatus, Request},
     nvme::{Command, DataPointer, Iod, IodFlags, MetadataPointer, Nvme, Source},
 };
@@ -62,7 +62,10 @@ impl Testbench {
             // What failed is unmapped again.
             if iod.is_ok() {
                 let call = format!("nvme_prep_rq({bdf}): {name} = {dma:#x}+{size}");
-                self.promise_range(dev, dma, size, &call, &mut promised);
+                for (at, len) in self.pieces(dev, dma, size) {
+                    self.promise(dev, at, call.clone());
+                    promised.push((at, len));
+                }
             }
         }
         let iod = iod?;
@@ -76,27 +79,6 @@ impl Testbench {
             promised.push((dma, s.len.into()));
         }
         Ok(NvmeRequest { iod, promised })
-    }
-
-    /// Enters the mappings of a range, which are several when some of it was bounced.
-    fn promise_range(
-        &mut self,
-        dev: DeviceId,
-        dma: DmaAddr,
-        size: u64,
-        call: &str,
-        promised: &mut Vec<(DmaAddr, u64)>,
-    ) {
-        let mut done = 0;
-        while done < size {
-            let at = dma.offset(done);
-            let Some(len) = self.dma.describe(dev, at).map(|m| m.size) else {
-                return;
-            };
-            self.promise(dev, at, call.to_owned());
-            promised.push((at, len));
-            done += len;
-        }
     }
 
     /// `nvme_pci_unmap_rq`: the promises end when it returns, or with the flush in lazy mode.
