@@ -31,6 +31,9 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Measure mapping and unmapping as the kernel's dma_map_benchmark does, in simulated time.
     Dmabench(DmabenchArgs),
+    /// Run wrong implementations of the mapping API and say which were noticed, and by what.
+    #[cfg(feature = "mutants")]
+    Mutants(crate::mutants::Args),
     /// Print the PCIe tree of the simulated machine after enumeration.
     Tree(TreeArgs),
 }

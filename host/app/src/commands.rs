@@ -84,6 +84,8 @@ pub fn run(cli: Cli) -> Result<bool, Error> {
         Some(Command::Replay(args)) => run_replay(&args),
         Some(Command::Fuzz(args)) => fuzz(&args),
         Some(Command::Dmabench(args)) => dmabench(&args),
+        #[cfg(feature = "mutants")]
+        Some(Command::Mutants(args)) => Ok(crate::mutants::command(&args)?),
         Some(Command::Tree(args)) => tree(&args),
         Some(Command::Check(args)) => check(&args),
         None => check(&CheckArgs::default()),

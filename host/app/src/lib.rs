@@ -11,6 +11,8 @@ pub mod dmabench;
 pub mod endpoint;
 pub mod memory_port;
 pub mod msix;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod output;
 pub mod pcapng;
 pub mod program;

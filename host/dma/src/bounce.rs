@@ -25,7 +25,9 @@ impl<I: IommuDriver> Dma<I> {
         self.trace.at(m.now());
         self.trace
             .emit(|| Event::ArchSyncForDevice { phys, size, dir });
-        m.cache_clean(phys, size);
+        if !mutant!(M6) {
+            m.cache_clean(phys, size);
+        }
     }
 
     /// `arch_sync_dma_for_cpu`: the CPU forgets what it read before the device wrote.

@@ -26,10 +26,10 @@ impl<I: IommuDriver> Dma<I> {
         let mmio = attrs.contains(Attrs::MMIO);
         let shared = attrs.contains(Attrs::CC_SHARED);
         if force && !shared {
-            if mmio {
+            if mmio && !mutant!(M23) {
                 return Err(MapError::MmioForceBounce);
             }
-            if attrs.contains(Attrs::REQUIRE_COHERENT) {
+            if attrs.contains(Attrs::REQUIRE_COHERENT) && !mutant!(M24) {
                 return Err(MapError::WouldBounce);
             }
             return self.direct_bounce(m, dev, phys, size, dir, attrs);
@@ -39,14 +39,14 @@ impl<I: IommuDriver> Dma<I> {
         }
         let d = self.device(dev)?;
         // DMA ranges are for memory; device memory keeps its CPU address.
-        let dma = if mmio {
+        let dma = if mmio && !mutant!(M21) {
             Some(DmaAddr(phys.0))
         } else if shared {
             d.phys_to_dma_unencrypted(phys)
         } else {
             d.phys_to_dma(phys)
         };
-        let capable = dma.filter(|a| d.capable(*a, size));
+        let capable = dma.filter(|a| d.capable(*a, size) || mmio && mutant!(M22));
         let coherent = d.coherent;
         let may_bounce = !mmio && !shared;
         let small = may_bounce && self.kmalloc_needs_bounce(dev, size, dir);

@@ -15,16 +15,21 @@ use crate::{
 /// `dma_info_to_prot`: never `NOEXEC`, never `CACHE` together with `MMIO`.
 #[must_use]
 pub fn dma_info_to_prot(dir: Direction, coherent: bool, attrs: Attrs) -> Prot {
-    let mut prot = if attrs.contains(Attrs::MMIO) {
+    let mmio = attrs.contains(Attrs::MMIO);
+    let mut prot = if mmio && mutant!(M2) {
+        Prot::MMIO | Prot::CACHE
+    } else if mmio && mutant!(M3) {
+        Prot::empty()
+    } else if mmio && !mutant!(M1) {
         Prot::MMIO
-    } else if coherent {
+    } else if coherent || mmio {
         Prot::CACHE
     } else {
         Prot::empty()
     };
     prot.set(Prot::PRIV, attrs.contains(Attrs::PRIVILEGED));
     prot.set(Prot::READ, dir.device_reads());
-    prot.set(Prot::WRITE, dir.device_writes());
+    prot.set(Prot::WRITE, dir.device_writes() || mutant!(M37));
     prot
 }
 
@@ -173,6 +178,9 @@ impl<I: IommuDriver> Dma<I> {
         gather: Gather,
     ) {
         let cpu = self.cpu;
+        if mutant!(M32) {
+            return self.free_iova(index, iova, size);
+        }
         self.trace_dofree(index, iova, size);
         self.release_flushed(m, index, cpu);
         if self.domains[index]
@@ -366,7 +374,7 @@ impl<I: IommuDriver> Dma<I> {
         }
         let granule = self.domains[index].iova.granule();
         let tlb = self.swiotlb_map(m, dev, phys, size, granule - 1, attrs)?;
-        if untrusted {
+        if untrusted && !mutant!(M10) {
             self.swiotlb_zero_padding(m, tlb, size, granule);
         }
         Ok(tlb)
@@ -388,14 +396,16 @@ impl<I: IommuDriver> Dma<I> {
         let mmio = attrs.contains(Attrs::MMIO);
         let unaligned = self.domains[index].iova.offset(phys.0 | size) != 0;
         let mut slot = None;
-        if !mmio && unaligned && self.dev_use_swiotlb(dev, size, dir) {
-            if attrs.contains(Attrs::REQUIRE_COHERENT) {
+        let device_memory = mmio && !mutant!(M8);
+        if !device_memory && unaligned && self.dev_use_swiotlb(dev, size, dir) && !mutant!(M9) {
+            if attrs.contains(Attrs::REQUIRE_COHERENT) && !mutant!(M24) {
                 return Err(MapError::WouldBounce);
             }
             slot = Some(self.iommu_dma_bounce(m, dev, phys, size, attrs)?);
         }
         let target = slot.unwrap_or(phys);
-        if !coherent && !attrs.intersects(Attrs::SKIP_CPU_SYNC | Attrs::MMIO) {
+        if !coherent && !attrs.intersects(Attrs::SKIP_CPU_SYNC | Attrs::MMIO) || mmio && mutant!(M4)
+        {
             self.arch_sync_for_device(m, target, size, dir);
         }
         let prot = dma_info_to_prot(dir, coherent, attrs);
@@ -434,6 +444,11 @@ impl<I: IommuDriver> Dma<I> {
         attrs: Attrs,
     ) {
         if attrs.intersects(Attrs::MMIO | Attrs::REQUIRE_COHERENT) {
+            if mutant!(M5)
+                && let Some(phys) = self.iova_to_phys(m, dev, dma)
+            {
+                self.arch_sync_for_cpu(m, phys, size, dir);
+            }
             self.iommu_dma_unmap_range(m, dev, dma, size);
             return;
         }
@@ -445,11 +460,16 @@ impl<I: IommuDriver> Dma<I> {
             });
             return;
         };
+        if mutant!(M7a) {
+            self.swiotlb_unmap(m, dev, phys, size, dir, attrs);
+        }
         if !coherent && !attrs.contains(Attrs::SKIP_CPU_SYNC) {
             self.arch_sync_for_cpu(m, phys, size, dir);
         }
         self.iommu_dma_unmap_range(m, dev, dma, size);
-        self.swiotlb_unmap(m, dev, phys, size, dir, attrs);
+        if !mutant!(M7a) {
+            self.swiotlb_unmap(m, dev, phys, size, dir, attrs);
+        }
     }
 }
 

@@ -164,7 +164,7 @@ impl<I: IommuDriver> Dma<I> {
         }
         let granule = self.domains[index].iova.granule();
         let head = phys.offset_in(granule);
-        if head != 0 && offset > 0 {
+        if head != 0 && offset > 0 && !mutant!(M26) {
             self.warn(WarningKind::HeadOffset, Some(bdf), || {
                 format!("link of {phys} at offset {offset:#x}")
             });
@@ -219,7 +219,9 @@ impl<I: IommuDriver> Dma<I> {
         let coherent = self.device(dev)?.coherent;
         let index = self.domain_index(dev).ok_or(MapError::NoDevice)?;
         let granule = self.domains[index].iova.granule();
-        if !coherent && !attrs.intersects(Attrs::SKIP_CPU_SYNC | Attrs::MMIO) {
+        if !coherent && !attrs.intersects(Attrs::SKIP_CPU_SYNC | Attrs::MMIO)
+            || attrs.contains(Attrs::MMIO) && mutant!(M4)
+        {
             self.arch_sync_for_device(m, phys, size, dir);
         }
         // The same offset is taken off both sides; when they differ the table refuses.
@@ -415,7 +417,8 @@ impl<I: IommuDriver> Dma<I> {
             return;
         }
         let attrs = self.honoured(attrs);
-        self.unlink(m, dev, *state, iova.offset(offset), size, dir, attrs, None);
+        let free = mutant!(M27).then_some(size);
+        self.unlink(m, dev, *state, iova.offset(offset), size, dir, attrs, free);
     }
 
     /// `dma_iova_free`: gives the IOVA of a state without ranges back, at once.
@@ -477,11 +480,14 @@ impl<I: IommuDriver> Dma<I> {
         }
         let freed = if self.config.quirks.destroy_frees_mapped_len {
             mapped_len
+        } else if mutant!(M29) {
+            s.raw_size()
         } else {
             s.size
         };
         let attrs = self.honoured(attrs);
-        self.unlink(m, dev, s, s.addr, mapped_len, dir, attrs, Some(freed));
+        let freed = (!mutant!(M28)).then_some(freed);
+        self.unlink(m, dev, s, s.addr, mapped_len, dir, attrs, freed);
         *state = IovaState::default();
     }
 

@@ -6,6 +6,20 @@
 //! [`Dma`] is the API. [`Dma::describe`] says what a live mapping promises; [`trace`] records the
 //! events that a kernel would trace.
 
+/// Whether a wrong implementation is armed; `false` without the feature `mutants`.
+#[cfg(feature = "mutants")]
+macro_rules! mutant {
+    ($name:ident) => {
+        $crate::mutants::armed($crate::mutants::Mutant::$name)
+    };
+}
+#[cfg(not(feature = "mutants"))]
+macro_rules! mutant {
+    ($name:ident) => {
+        false
+    };
+}
+
 pub mod attrs;
 pub mod block;
 mod bounce;
@@ -27,6 +41,8 @@ pub mod kmsan;
 pub mod ledger;
 pub mod machine;
 mod mapping;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod noncoherent;
 pub mod nvme;
 pub mod odp;

@@ -191,6 +191,17 @@ impl<I: IommuDriver> Dma<I> {
             return Err(MapError::NoMask);
         }
         if attrs.contains(Attrs::REQUIRE_COHERENT) && !d.coherent {
+            if mutant!(M43b) {
+                let dma = None;
+                self.trace.emit(|| Event::DmaMapPhys {
+                    dev: bdf,
+                    phys,
+                    dma,
+                    size,
+                    dir,
+                    attrs,
+                });
+            }
             return Err(MapError::NotCoherent);
         }
         let result = match backend {
@@ -205,14 +216,16 @@ impl<I: IommuDriver> Dma<I> {
             self.kmsan_handle_dma(phys, size, dir);
         }
         self.trace.at(m.now());
-        self.trace.emit(|| Event::DmaMapPhys {
-            dev: bdf,
-            phys,
-            dma: result.as_ref().ok().map(|(dma, _)| *dma),
-            size,
-            dir,
-            attrs,
-        });
+        if result.is_ok() || !mutant!(M43a) {
+            self.trace.emit(|| Event::DmaMapPhys {
+                dev: bdf,
+                phys,
+                dma: result.as_ref().ok().map(|(dma, _)| *dma),
+                size,
+                dir,
+                attrs,
+            });
+        }
         let (dma, slot) = result?;
         let range = debug::Range {
             phys,
@@ -453,10 +466,13 @@ impl<I: IommuDriver> Dma<I> {
         dir: Direction,
     ) {
         if let Some((phys, maintain)) = self.sync_target(m, dev, dma, size, dir) {
+            if mutant!(M7b) && maintain {
+                self.arch_sync_for_device(m, phys, size, dir);
+            }
             if dir.device_reads() {
                 self.swiotlb_sync(m, dev, phys, size, true);
             }
-            if maintain {
+            if maintain && !mutant!(M7b) {
                 self.arch_sync_for_device(m, phys, size, dir);
             }
         }

@@ -220,7 +220,9 @@ impl<I: IommuDriver> Dma<I> {
             let map = self.pci_p2pdma_state(m, &mut state, dev, entry.phys)?;
             kinds.push(match map {
                 MapType::None => Kind::Mapped(attrs),
-                MapType::ThruHostBridge if self.config.quirks.sg_p2p_cacheable => {
+                MapType::ThruHostBridge
+                    if self.config.quirks.sg_p2p_cacheable || mutant!(M20a) || mutant!(M44) =>
+                {
                     Kind::Mapped(attrs)
                 }
                 MapType::ThruHostBridge => Kind::Mapped(attrs | Attrs::MMIO),

@@ -86,6 +86,8 @@ pub fn run_on(program: &Program, sink: Option<SharedSink>) -> Result<(Outcome, T
         fetches: 0,
         out: Outcome::default(),
     };
+    // What the calls did is looked at too.
+    r.bench.dma.trace.set_enabled(cfg!(feature = "mutants"));
     for op in &program.ops {
         r.step(op)?;
         if r.bench.sim.checker.failed_enough() {

@@ -135,6 +135,11 @@ impl<I: IommuDriver> Dma<I> {
         let (pages, hidden) = (self.pages_at(m, r.phys), self.overlaps_hidden());
         let entry = Entry {
             map_err: MapErr::NotChecked,
+            attrs: if mutant!(M42) {
+                Attrs::empty()
+            } else {
+                r.attrs
+            },
             ..r.entry(dev, EntryType::Phy)
         };
         if let Some((debug, d, areas)) = self.tracker(dev)

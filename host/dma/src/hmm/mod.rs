@@ -235,7 +235,7 @@ impl<I: IommuDriver> Dma<I> {
         let mut attrs = Attrs::REQUIRE_COHERENT;
         match self.pci_p2pdma_state(m, p2p, dev, pfn.phys())? {
             MapType::None => {}
-            MapType::ThruHostBridge if map.defects.p2pdma_not_carried => {}
+            MapType::ThruHostBridge if map.defects.p2pdma_not_carried || mutant!(M41) => {}
             MapType::ThruHostBridge => {
                 attrs |= Attrs::MMIO;
                 map.pfns[idx].insert(HmmFlags::P2PDMA);

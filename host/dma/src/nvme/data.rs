@@ -148,7 +148,9 @@ impl<I: IommuDriver> Job<'_, I> {
         let prp2 = match rest {
             [] => DmaAddr(0),
             [page, others @ ..]
-                if (others.is_empty() && !defects.prp2_is_list) || defects.prp2_is_data =>
+                if (others.is_empty() && !defects.prp2_is_list)
+                    || defects.prp2_is_data
+                    || mutant!(M40b) =>
             {
                 *page
             }
@@ -163,7 +165,7 @@ impl<I: IommuDriver> Job<'_, I> {
         let small = rest.len() as u64 * 8 <= SMALL_DESCRIPTOR;
         iod.flags.set(IodFlags::SMALL_DESCRIPTOR, small);
         let mut lists = prp::lists(rest);
-        if self.nvme.defects.chain_entry_lost {
+        if self.nvme.defects.chain_entry_lost || mutant!(M40a) {
             for list in lists.iter_mut().skip(1) {
                 *list = &list[1..];
             }

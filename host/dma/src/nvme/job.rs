@@ -84,7 +84,7 @@ impl<I: IommuDriver> Job<'_, I> {
             .filter_map(SglDescriptor::from_bytes)
             .map(|d| DmaVec {
                 addr: d.addr,
-                len: if self.nvme.defects.sgl_lengths_lost {
+                len: if self.nvme.defects.sgl_lengths_lost || mutant!(M40c) {
                     CTRL_PAGE as u32
                 } else {
                     d.length

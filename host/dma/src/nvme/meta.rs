@@ -16,7 +16,7 @@ impl<I: IommuDriver> Job<'_, I> {
     /// `nvme_map_metadata`.
     pub(super) fn map_metadata(&mut self, source: Source, iod: &mut Iod) -> Result<(), BlkStatus> {
         let sgl = self.takes_meta_sgl(iod) && (source.user || self.req.nr_integrity_segments() > 1);
-        if self.nvme.defects.meta_as_data {
+        if self.nvme.defects.meta_as_data || mutant!(M19) {
             self.setup_meta_as_data(iod)
         } else if !sgl && self.req.integrity_pgmap() == Pgmap::Ram {
             self.setup_meta_mptr(iod)

@@ -65,7 +65,10 @@ pub struct Provider {
 impl Provider {
     /// `pci_p2pdma_bus_addr_map`.
     #[must_use]
-    pub const fn bus_addr_map(&self, phys: PhysAddr) -> BusAddr {
+    pub fn bus_addr_map(&self, phys: PhysAddr) -> BusAddr {
+        if mutant!(M16) {
+            return BusAddr(phys.0);
+        }
         BusAddr(phys.0.wrapping_add(self.bus_offset))
     }
 }
@@ -370,7 +373,10 @@ impl P2pdma {
         owner: Bdf,
         client: Bdf,
     ) -> Reach {
-        let reach = self.reach(config, owner, client);
+        let mut reach = self.reach(config, owner, client);
+        if mutant!(M17) && reach.map == MapType::ThruHostBridge {
+            reach.map = MapType::BusAddr;
+        }
         if let Some(f) = self.functions.get_mut(&owner) {
             f.types.insert(client, reach.map);
         }
@@ -391,7 +397,7 @@ impl P2pdma {
             return (MapType::None, false);
         };
         match state.map {
-            Some(map) if state.provider == Some(id) => (map, false),
+            Some(map) if state.provider == Some(id) || mutant!(M18) => (map, false),
             _ => {
                 let map = self.map_type(config, id, client);
                 *state = MapState {

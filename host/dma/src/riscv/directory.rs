@@ -40,6 +40,9 @@ impl Slot {
 
     /// Writes a context that is not valid; `tc` last.
     pub fn write(self, m: &mut dyn Machine, context: Context) {
+        if mutant!(M35b) {
+            m.write_u64(self.0, if context.valid { VALID } else { 0 });
+        }
         m.write_u64(self.0.offset(24), context.fsc);
         m.write_u64(self.0.offset(16), u64::from(context.pscid) << 12);
         m.write_u64(self.0, if context.valid { VALID } else { 0 });

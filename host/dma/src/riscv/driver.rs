@@ -266,8 +266,9 @@ impl RiscvIommu {
         let old = slot.read(m);
         if old.valid {
             slot.invalidate(m);
-            self.commands
-                .run(m, &[Command::inval_device(id), inval(old)])?;
+            let list = [Command::inval_device(id), inval(old)];
+            let list = if mutant!(M35a) { &list[1..] } else { &list };
+            self.commands.run(m, list)?;
         }
         slot.write(m, new);
         self.commands
@@ -327,7 +328,17 @@ fn invalidations(
     gather: &Gather,
 ) -> Vec<Command> {
     let all = vec![Command::inval_pscid(pscid)];
-    let tables = gather.table_levels != 0;
+    let (pscid, first) = (
+        pscid + u32::from(mutant!(M33a)),
+        first + if mutant!(M33b) { PAGE_SIZE } else { 0 },
+    );
+    let last = last.max(first + PAGE_SIZE - 1);
+    let last = if mutant!(M33c) {
+        first + (last - first) / 2
+    } else {
+        last
+    };
+    let tables = gather.table_levels != 0 && !mutant!(M34);
     let levels = gather.leaf_levels | gather.table_levels;
     if levels == 0 || tables && !capabilities.contains(Capabilities::NL) {
         return all;

@@ -66,9 +66,21 @@ impl Mode {
 /// No permission at all.
 pub fn leaf_bits(prot: Prot, svpbmt: bool) -> Result<u64, IommuError> {
     let mut bits = V | U | A;
+    if mutant!(M36a) {
+        bits &= !U;
+    }
+    if mutant!(M36b) {
+        bits &= !A;
+    }
     if prot.contains(Prot::WRITE) {
         // Write-only is a reserved encoding.
         bits |= R | W | D;
+        if mutant!(M36c) {
+            bits &= !D;
+        }
+        if mutant!(M36d) && !prot.contains(Prot::READ) {
+            bits &= !R;
+        }
     }
     if prot.contains(Prot::READ) {
         bits |= R;
@@ -176,12 +188,19 @@ impl PageTable {
         let aligned = (iova | phys).trailing_zeros();
         let fits = |size: u64| size <= left && size.trailing_zeros() <= aligned;
         for level in (1..self.mode.levels()).rev() {
-            if fits(span(level)) {
+            let careless = mutant!(M39) && level == 1 && span(level) <= left;
+            if fits(span(level)) || careless {
                 return (level, span(level));
             }
         }
         let napot = NAPOT_PAGES * PAGE_SIZE;
-        (0, if fits(napot) { napot } else { PAGE_SIZE })
+        let careless = mutant!(M38b) && napot <= left && iova % span(1) <= span(1) - napot;
+        let size = if fits(napot) || careless {
+            napot
+        } else {
+            PAGE_SIZE
+        };
+        (0, size)
     }
 
     /// Maps `[iova, iova + size)` to `phys` with the low bits `bits` of [`leaf_bits`]. What
@@ -343,6 +362,7 @@ fn install(
     } else {
         leaf
     };
+    let slots = if mutant!(M38a) { 1 } else { slots };
     for i in 0..slots {
         m.write_u64(first.offset(8 * i), leaf);
     }

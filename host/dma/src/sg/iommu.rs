@@ -74,7 +74,8 @@ impl<I: IommuDriver> Dma<I> {
         let outputs = merge(sg, &kinds, &lens, iova, granule, boundary, max_segment);
         let n = outputs.len();
         for (slot, out) in sg.iter_mut().zip(&outputs) {
-            slot.dma_address = out.dma;
+            let unset = mutant!(M20b) && kinds.iter().any(|k| k.is_mmio());
+            slot.dma_address = if unset { DmaAddr(0) } else { out.dma };
             slot.dma_length = out.len;
             slot.bus_address = out.bus;
         }
