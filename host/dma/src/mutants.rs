@@ -153,6 +153,9 @@ impl Mutant {
             Self::M25 => Some(
                 "RISC-V IOMMUs cache no invalid entries, and no back end here defers a map: sync has nothing to do",
             ),
+            Self::M35b => Some(
+                "the host's stores take no simulated time: no walk of the unit comes between those of a context",
+            ),
             _ => None,
         }
     }

@@ -1,5 +1,6 @@
 //! Wrong implementations against workloads: which of them the testbench notices, and by what.
 
+mod peers;
 mod rules;
 mod workloads;
 

@@ -3,17 +3,17 @@
 //! Each runs clean when no mutant is armed.
 
 use tlproof_dma::{
-    Attach, Attrs, Config, MapError, Swiotlb, debug,
+    Attach, Attrs, Config, MapError, Route, Swiotlb, debug,
     machine::Machine,
     mutants::{Mutant, armed},
+    p2pdma::{HostBridgePolicy, MapType},
 };
 use tlproof_pcie::{
     Direction::{Bidirectional, FromDevice, ToDevice},
     DmaAddr, PhysAddr,
-    tree::Acs,
 };
 
-use super::{Workload, looked_at};
+use super::{Workload, looked_at, peers};
 use crate::{
     checker::Checker,
     endpoint::{Descriptor, pattern_bytes},
@@ -21,23 +21,32 @@ use crate::{
     testbench::{Error, Setup, Testbench},
 };
 
-const PAGE: u64 = 4096;
-const BUFFER: PhysAddr = PhysAddr(0x9000_0000);
+pub(super) const PAGE: u64 = 4096;
+pub(super) const BUFFER: PhysAddr = PhysAddr(0x9000_0000);
 const POOL: PhysAddr = PhysAddr(0x8800_0000);
 
 /// Endpoints 0 and 1 are below one switch, endpoint 2 below another root port.
-const CLIENT: usize = 0;
-const NEAR: usize = 1;
-const FAR: usize = 2;
+pub(super) const CLIENT: usize = 0;
+pub(super) const NEAR: usize = 1;
+pub(super) const FAR: usize = 2;
 
 pub(super) fn all() -> Vec<Workload> {
-    let list: [(&str, fn() -> Result<Vec<Failure>, Error>); 6] = [
+    let list: [(&str, fn() -> Result<Vec<Failure>, Error>); 15] = [
         ("peer through the bridge", peer),
         ("peer of a bounced device", bounced_peer),
         ("bounced memory", bounced),
         ("calls that are refused", refused),
         ("DMA ranges", ranges),
         ("two-step calls", two_step),
+        ("scatterlist of peers", peers::scatterlist),
+        ("BAR mapped twice", peers::mapped_twice),
+        ("DMABUF of two ranges", peers::dmabuf),
+        ("pages of a process", peers::paged),
+        ("nvme requests", peers::nvme),
+        ("large mappings", peers::large),
+        ("page tables", peers::tables),
+        ("device context", peers::context),
+        ("write under way at unmap", peers::late_write),
     ];
     list.into_iter()
         .map(|(name, run)| Workload {
@@ -49,13 +58,13 @@ pub(super) fn all() -> Vec<Workload> {
 }
 
 /// A machine, and what is wrong on it.
-struct Rig {
-    b: Testbench,
+pub(super) struct Rig {
+    pub b: Testbench,
     found: Vec<Failure>,
 }
 
 impl Rig {
-    fn new(setup: Setup) -> Result<Self, Error> {
+    pub fn new(setup: Setup) -> Result<Self, Error> {
         const ENOUGH: usize = 50;
         let setup = Setup {
             config: Config {
@@ -74,7 +83,7 @@ impl Rig {
         })
     }
 
-    fn fail(&mut self, field: &str, text: String) {
+    pub fn fail(&mut self, field: &str, text: String) {
         self.found.push(Failure {
             judge: "driver".to_owned(),
             field: field.to_owned(),
@@ -83,21 +92,21 @@ impl Rig {
         });
     }
 
-    fn expect(&mut self, field: &str, right: bool) {
+    pub fn expect(&mut self, field: &str, right: bool) {
         if !right {
             self.fail(field, String::new());
         }
     }
 
     /// A refusal where none is expected.
-    fn ok<T>(&mut self, call: &str, result: Result<T, impl std::fmt::Display>) -> Option<T> {
+    pub fn ok<T>(&mut self, call: &str, result: Result<T, impl std::fmt::Display>) -> Option<T> {
         result
             .inspect_err(|e| self.fail("refused", format!("{call}: {e}")))
             .ok()
     }
 
     /// Lets the client run one transfer to its end.
-    fn transfer(&mut self, d: &Descriptor) -> Result<(), Error> {
+    pub fn transfer(&mut self, d: &Descriptor) -> Result<(), Error> {
         let b = &mut self.b;
         b.functions[CLIENT].engine.submit(&mut b.sim, d)?;
         for _ in 0..4000 {
@@ -110,16 +119,16 @@ impl Rig {
         Err(Error::Machine("the transfer does not end".to_owned()))
     }
 
-    fn write(&mut self, dma: DmaAddr, len: u64, seed: u32) -> Result<(), Error> {
+    pub fn write(&mut self, dma: DmaAddr, len: u64, seed: u32) -> Result<(), Error> {
         self.transfer(&Descriptor::pattern(1, true, dma, len as u32, seed))
     }
 
-    fn read(&mut self, dma: DmaAddr, len: u64) -> Result<(), Error> {
+    pub fn read(&mut self, dma: DmaAddr, len: u64) -> Result<(), Error> {
         self.transfer(&Descriptor::pattern(1, false, dma, len as u32, 0))
     }
 
     /// An access that nothing allows.
-    fn rogue(&mut self, dma: DmaAddr, write: bool) -> Result<(), Error> {
+    pub fn rogue(&mut self, dma: DmaAddr, write: bool) -> Result<(), Error> {
         let bdf = self.b.functions[CLIENT].engine.bdf;
         let checker = &mut self.b.sim.checker;
         let rogue = checker.expect_rogue(bdf, dma.on_bus(), 64, write);
@@ -129,19 +138,19 @@ impl Rig {
     }
 
     /// Compares memory with what the device wrote to `dma`.
-    fn compare(&mut self, phys: PhysAddr, dma: DmaAddr, len: u64, seed: u32) {
+    pub fn compare(&mut self, phys: PhysAddr, dma: DmaAddr, len: u64, seed: u32) {
         let (mut want, mut got) = (vec![0; len as usize], vec![0; len as usize]);
         pattern_bytes(dma, seed, &mut want);
         self.b.sim.mem_read(phys, &mut got);
         self.b.sim.compare_memory(dma, &want, &got);
     }
 
-    fn bar(&self, f: usize) -> PhysAddr {
+    pub fn bar(&self, f: usize) -> PhysAddr {
         self.b.functions[f].engine.memory
     }
 
     /// Brings the machine to rest and collects everything.
-    fn finish(mut self) -> Result<Vec<Failure>, Error> {
+    pub fn finish(mut self) -> Result<Vec<Failure>, Error> {
         self.b.quiesce()?;
         let live = self.b.dma.live().count();
         if live != 0 {
@@ -306,22 +315,22 @@ fn refused() -> Result<Vec<Failure>, Error> {
         matches!(mapped, Err(MapError::Overflow { .. })),
     );
 
-    // A driver that does not ask whether it reaches the peer.
+    // A driver that does not ask whether it reaches the peer, which no bridge lets through.
     let mut other = Rig::new(Setup {
-        acs: Acs::SV | Acs::UF,
+        policy: HostBridgePolicy::Refuse,
         ..Setup::default()
     })?;
-    let bar = other.bar(NEAR);
-    if armed(Mutant::M15) {
+    let bar = other.bar(FAR);
+    let reached = other.b.peer_map_type(CLIENT, FAR) == MapType::ThruHostBridge;
+    if reached || armed(Mutant::M15) {
         let mapped = other.b.map_resource(CLIENT, bar, PAGE, FromDevice);
         if let Some(dma) = other.ok("dma_map_resource", mapped) {
+            let through = other.b.dma.describe(other.b.functions[CLIENT].dev, dma);
+            let through = through.is_some_and(|m| m.route == Route::ThroughBridge);
+            other.expect("reach of a peer", reached || !through);
             other.write(dma, 64, 7)?;
             other.b.unmap_resource(CLIENT, dma, PAGE, FromDevice);
         }
-    } else {
-        let dma = other.b.bus_address(CLIENT, bar, PAGE);
-        other.write(dma, 64, 7)?;
-        other.b.end_bus_address(CLIENT, dma, PAGE);
     }
     r.found.append(&mut other.finish()?);
     r.finish()
