@@ -16,17 +16,10 @@ use crate::{
 #[must_use]
 pub fn dma_info_to_prot(dir: Direction, coherent: bool, attrs: Attrs) -> Prot {
     let mmio = attrs.contains(Attrs::MMIO);
-    let mut prot = if mmio && mutant!(M2) {
-        Prot::MMIO | Prot::CACHE
-    } else if mmio && mutant!(M3) {
-        Prot::empty()
-    } else if mmio && !mutant!(M1) {
-        Prot::MMIO
-    } else if coherent || mmio {
-        Prot::CACHE
-    } else {
-        Prot::empty()
-    };
+    let mut prot = Prot::empty();
+    let cache = if mmio { mutant!(M1 | M2) } else { coherent };
+    prot.set(Prot::MMIO, mmio && !mutant!(M1 | M3));
+    prot.set(Prot::CACHE, cache);
     prot.set(Prot::PRIV, attrs.contains(Attrs::PRIVILEGED));
     prot.set(Prot::READ, dir.device_reads());
     prot.set(Prot::WRITE, dir.device_writes() || mutant!(M37));

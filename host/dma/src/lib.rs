@@ -6,16 +6,16 @@
 //! [`Dma`] is the API. [`Dma::describe`] says what a live mapping promises; [`trace`] records the
 //! events that a kernel would trace.
 
-/// Whether a wrong implementation is armed; `false` without the feature `mutants`.
+/// Whether one of these wrong implementations is armed; `false` without the feature `mutants`.
 #[cfg(feature = "mutants")]
 macro_rules! mutant {
-    ($name:ident) => {
-        $crate::mutants::armed($crate::mutants::Mutant::$name)
+    ($($name:ident)|+) => {
+        $($crate::mutants::armed($crate::mutants::Mutant::$name))||+
     };
 }
 #[cfg(not(feature = "mutants"))]
 macro_rules! mutant {
-    ($name:ident) => {
+    ($($name:ident)|+) => {
         false
     };
 }

@@ -221,7 +221,7 @@ impl<I: IommuDriver> Dma<I> {
             kinds.push(match map {
                 MapType::None => Kind::Mapped(attrs),
                 MapType::ThruHostBridge
-                    if self.config.quirks.sg_p2p_cacheable || mutant!(M20a) || mutant!(M44) =>
+                    if self.config.quirks.sg_p2p_cacheable || mutant!(M20a | M44) =>
                 {
                     Kind::Mapped(attrs)
                 }
