@@ -85,7 +85,7 @@ pub struct Common {
     /// Write waves.fst: a window around the first violation, or the first cycles if there is none.
     #[arg(long)]
     pub waves: bool,
-    /// Write trace.pcapng with every TLP at the taps below the bridge.
+    /// Write trace.pcapng with every TLP at every tap; the payload where the tap sees it.
     #[arg(long)]
     pub trace: bool,
     /// Print the summary as JSON on standard output.

@@ -1,6 +1,7 @@
 //! TLPs as a pcapng capture: one interface a tap, link type `DLT_PCI_EXP` (125), one packet a TLP
 //! with its prefix, header and payload in link order. Time stamps are clock cycles, written as
-//! nanoseconds.
+//! nanoseconds. A tap that sees headers only gives packets whose payload was not captured: the
+//! original length counts it, the captured length does not.
 
 use std::io::{self, Write};
 
@@ -48,7 +49,8 @@ impl<W: Write> Writer<W> {
         Ok(w)
     }
 
-    /// Writes one TLP seen in `cycle` at interface number `interface`.
+    /// Writes one TLP seen in `cycle` at interface number `interface`, with as much of its payload
+    /// as was seen there.
     ///
     /// # Errors
     /// When the writer fails.
@@ -60,13 +62,20 @@ impl<W: Write> Writer<W> {
         payload: &[u8],
     ) -> io::Result<()> {
         let dws = if head.is_4dw() { 4 } else { 3 };
-        let len = (usize::from(head.pfx.is_some()) + dws) * 4 + payload.len();
+        let header = (usize::from(head.pfx.is_some()) + dws) * 4;
+        let carried = if head.has_data() {
+            usize::from(head.len_dw()) * 4
+        } else {
+            0
+        };
+        let captured = header + payload.len();
+        let original = header + carried.max(payload.len());
         for v in [
             interface,
             (cycle >> 32) as u32,
             cycle as u32,
-            len as u32,
-            len as u32,
+            captured as u32,
+            original as u32,
         ] {
             self.block.extend(v.to_le_bytes());
         }
@@ -146,5 +155,26 @@ mod tests {
         assert_eq!(packet[12], 20);
         assert_eq!(packet[20..28], [0x91, 0, 0, 1, 0x40, 0, 0, 1]);
         assert_eq!(packet[36..40], [1, 2, 3, 4]);
+    }
+
+    /// A tap that sees only headers: the TLP is as long as it is, and cut after its header.
+    #[test]
+    fn a_payload_that_was_not_seen_was_not_captured() {
+        let mut w = Writer::new(Vec::new(), &["rp0.rx"]).unwrap();
+        let write = Head {
+            hdr: [0x4000_0040, 0x0100_00ff, 0x8000_0000, 0],
+            pfx: None,
+        };
+        let read = Head {
+            hdr: [0x0000_0040, 0x0100_00ff, 0x8000_0000, 0],
+            pfx: None,
+        };
+        w.tlp(0, 1, &write, &[]).unwrap();
+        w.tlp(0, 2, &read, &[]).unwrap();
+        let lengths: Vec<[u32; 2]> = blocks(&w.finish().unwrap())[2..]
+            .iter()
+            .map(|(_, b)| [12, 16].map(|at| u32::from_le_bytes(b[at..at + 4].try_into().unwrap())))
+            .collect();
+        assert_eq!(lengths, [[12, 12 + 256], [12, 12]]);
     }
 }
