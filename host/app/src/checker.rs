@@ -43,6 +43,8 @@ pub struct Checker {
     enough: usize,
     /// Cycles in which the oldest TLPs entered each root port, for the latency plot.
     entered: [std::collections::VecDeque<(u32, u64)>; 2],
+    /// TLPs of the reads at the memory port, by port tag.
+    reads: [u64; 256],
 }
 
 impl Checker {
@@ -71,6 +73,7 @@ impl Checker {
             memory: Count::default(),
             enough,
             entered: Default::default(),
+            reads: [0; 256],
         }
     }
 
@@ -281,6 +284,9 @@ impl Checker {
         };
         let before = self.board.stats().violations;
         let id = self.board.memory_request(cycle, &request, data);
+        if !r.write {
+            self.reads[usize::from(r.tag)] = id.0;
+        }
         if let Some(sink) = &self.sink
             && !r.write
         {
@@ -323,7 +329,9 @@ impl Checker {
                 .position(|(a, b)| a != b)
                 .unwrap_or(0);
             self.stale.failed += 1;
+            let tlp = self.reads[usize::from(r.tag)];
             self.own.push(ViolationRow {
+                tlp,
                 cycle,
                 tap: tap_name(Tap::Memory).to_owned(),
                 rule: "stale read".to_owned(),
@@ -340,9 +348,11 @@ impl Checker {
                          device snoops"
                         .to_owned(),
                 story: vec![format!(
-                    "read by {} tag {:#x}, attributes {:?}",
+                    "TLP {tlp}: MRd {addr} ({} DW) from {} tag {:#x} at {}, attributes {:?}",
+                    r.len_dw,
                     Bdf(r.requester),
                     r.tlp_tag,
+                    tap_name(Tap::Memory),
                     r.attr
                 )],
                 ..ViolationRow::default()
@@ -451,7 +461,7 @@ impl Checker {
 fn violation_row(v: &Violation) -> ViolationRow {
     let mut story = v.story.clone();
     if let Some(call) = &v.call {
-        story.insert(0, format!("mapping: {call}"));
+        story.insert(story.len().min(1), format!("mapping: {call}"));
     }
     ViolationRow {
         tlp: v.tlp.0,

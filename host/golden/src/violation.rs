@@ -25,12 +25,12 @@ pub enum Tap {
 impl fmt::Display for Tap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::EpTx(n) => write!(f, "endpoint {n} tx"),
-            Self::EpRx(n) => write!(f, "endpoint {n} rx"),
-            Self::RpRx(n) => write!(f, "root port {n} rx"),
-            Self::RpTx(n) => write!(f, "root port {n} tx"),
-            Self::Translate(n) => write!(f, "translation (root port {n})"),
-            Self::Memory => f.write_str("memory port"),
+            Self::EpTx(n) => write!(f, "ep{n}.tx"),
+            Self::EpRx(n) => write!(f, "ep{n}.rx"),
+            Self::RpRx(n) => write!(f, "rp{n}.rx"),
+            Self::RpTx(n) => write!(f, "rp{n}.tx"),
+            Self::Translate(n) => write!(f, "rp{n}.translate"),
+            Self::Memory => f.write_str("memory"),
         }
     }
 }
@@ -87,7 +87,7 @@ pub struct Violation {
     pub clause: String,
     /// The mapping call that made the promise, when one is concerned.
     pub call: Option<String>,
-    /// The events before it, oldest first.
+    /// The TLP where it is wrong, its earlier taps, and the events around it; each oldest first.
     pub story: Vec<String>,
 }
 

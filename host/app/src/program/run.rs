@@ -899,8 +899,8 @@ impl From<&ViolationRow> for Failure {
                 v.expected,
                 v.got,
                 v.story
-                    .first()
-                    .filter(|s| s.starts_with("mapping:"))
+                    .iter()
+                    .find(|s| s.starts_with("mapping:"))
                     .map_or(String::new(), |s| format!("; {s}"))
             ),
         }

@@ -17,6 +17,7 @@ impl Scoreboard {
             self.reads[usize::from(req.port_tag)] = NONE;
         }
         if req.from_iommu {
+            self.now.implicit = true;
             self.iommu_request(req, data);
             return self.end();
         }

@@ -16,7 +16,7 @@ mod translate;
 pub use config::Config;
 use cpu::CpuExpected;
 pub use observed::{CpuRequest, Dest, MemRequest, Translated};
-use report::{Event, STORY};
+use report::{Event, REMEMBERED};
 
 use std::collections::VecDeque;
 
@@ -46,8 +46,8 @@ pub struct Scoreboard {
     refused: VecDeque<(Head, &'static str)>,
     next_id: u64,
     now: Event,
-    story: [Option<Event>; STORY],
-    story_at: usize,
+    /// The last events, oldest first.
+    story: VecDeque<Event>,
     stats: Stats,
     violations: Vec<Violation>,
 }
@@ -73,9 +73,9 @@ impl Scoreboard {
                 tap: Tap::Memory,
                 head: Head::default(),
                 id: TlpId(0),
+                implicit: false,
             },
-            story: [None; STORY],
-            story_at: 0,
+            story: VecDeque::with_capacity(REMEMBERED),
             stats: Stats::default(),
             violations: Vec::new(),
         }
@@ -197,12 +197,15 @@ impl Scoreboard {
             tap,
             head: *head,
             id: TlpId(0),
+            implicit: false,
         };
     }
 
     pub(super) fn end(&mut self) -> TlpId {
-        self.story[self.story_at] = Some(self.now);
-        self.story_at = (self.story_at + 1) % STORY;
+        if self.story.len() == REMEMBERED {
+            self.story.pop_front();
+        }
+        self.story.push_back(self.now);
         self.now.id
     }
 

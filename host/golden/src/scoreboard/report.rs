@@ -1,4 +1,4 @@
-//! What is wrong, with the story of the TLPs before it.
+//! What is wrong, with the story of the TLP and of those around it.
 
 use tlproof_pcie::Head;
 
@@ -14,12 +14,27 @@ pub(super) struct Event {
     pub(super) tap: Tap,
     pub(super) head: Head,
     pub(super) id: TlpId,
+    /// The IOMMU's own access to its tables and queues, which is no TLP.
+    pub(super) implicit: bool,
+}
+
+impl Event {
+    fn what(&self) -> String {
+        match (self.implicit, self.id) {
+            (true, _) => "IOMMU".to_owned(),
+            (_, TlpId(0)) => "unknown TLP".to_owned(),
+            (_, TlpId(n)) => format!("TLP {n}"),
+        }
+    }
 }
 
 /// Violations that are kept; all are counted.
 const KEPT: usize = 1000;
-/// Events of a story.
-pub(super) const STORY: usize = 12;
+/// Events that are remembered, so that a TLP's earlier taps are still known at its last.
+pub(super) const REMEMBERED: usize = 512;
+/// Events of a story before the one that is wrong: of the same TLP, and of others.
+const SAME: usize = 8;
+const NEIGHBOURS: usize = 6;
 
 impl Scoreboard {
     pub(super) fn report(&mut self, rule: Rule, e: Error, call: Option<String>) {
@@ -27,18 +42,7 @@ impl Scoreboard {
         if self.violations.len() >= KEPT {
             return;
         }
-        let story = (0..STORY)
-            .filter_map(|i| self.story[(self.story_at + i) % STORY])
-            .map(|e| {
-                format!(
-                    "cycle {}: TLP {} at {}: {}",
-                    e.cycle,
-                    e.id.0,
-                    e.tap,
-                    header::describe(&e.head)
-                )
-            })
-            .collect();
+        let story = self.tell();
         self.violations.push(Violation {
             cycle: self.now.cycle,
             judge: rule.judge(),
@@ -53,6 +57,38 @@ impl Scoreboard {
             call,
             story,
         });
+    }
+
+    /// The TLP where it is wrong, its way there, and what was seen last beside it.
+    fn tell(&self) -> Vec<String> {
+        let now = &self.now;
+        let mut lines = vec![format!(
+            "{}: {} at {}, cycle {}",
+            now.what(),
+            header::describe(&now.head),
+            now.tap,
+            now.cycle
+        )];
+        let same = |e: &&Event| e.id == now.id && e.id != TlpId(0);
+        for (title, of_it, most) in [("its way", true, SAME), ("around it", false, NEIGHBOURS)] {
+            let latest: Vec<&Event> = self
+                .story
+                .iter()
+                .rev()
+                .filter(|e| same(e) == of_it)
+                .take(most)
+                .collect();
+            lines.extend(latest.iter().rev().map(|e| {
+                format!(
+                    "{title}: cycle {}: {} at {}: {}",
+                    e.cycle,
+                    e.what(),
+                    e.tap,
+                    header::describe(&e.head)
+                )
+            }));
+        }
+        lines
     }
 
     pub(super) fn violate(
