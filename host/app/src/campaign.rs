@@ -147,6 +147,8 @@ pub struct Campaign {
     rng: ChaCha8Rng,
     options: Options,
     pool: BufferPool,
+    /// Whether each function's DMA is coherent.
+    coherent: [bool; 3],
     jobs: Vec<Job>,
     next_id: u16,
     /// Job of each transfer under way, by function and descriptor id; `None` for a probe.
@@ -169,6 +171,7 @@ impl Campaign {
             rng: ChaCha8Rng::seed_from_u64(options.seed),
             options,
             pool: BufferPool::new(BUFFERS),
+            coherent: setup.coherent,
             jobs: Vec::new(),
             next_id: 0,
             under_way: Vec::new(),
@@ -477,8 +480,8 @@ impl Campaign {
                 let mut d = Descriptor::pattern(id, write, addr, len as u32, seed);
                 d.relaxed = self.rng.random_bool(0.3);
                 d.ido = self.rng.random_bool(0.2);
-                // A device whose DMA is coherent relies on snooping.
-                d.no_snoop = false;
+                // A device whose DMA is coherent relies on snooping; memory of others is clean.
+                d.no_snoop = !self.coherent[f] && self.rng.random_bool(0.3);
                 self.bench.functions[f]
                     .engine
                     .submit(&mut self.bench.sim, &d)?;

@@ -1,8 +1,11 @@
 //! The random campaign keeps all promises, and is the same every time.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use tempfile::tempdir;
+use tlproof::campaign;
+use tlproof_dma::Profile;
+use tlproof_pcie::MemoryMap;
 
 fn tlproof(args: &[&str]) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_tlproof"))
@@ -14,6 +17,7 @@ fn tlproof(args: &[&str]) -> std::process::Output {
 #[test]
 fn seeds_pass() {
     let dir = tempdir().unwrap();
+    let mut no_snoop = 0;
     for seed in ["1", "2", "3", "4"] {
         let out = dir.path().join(seed);
         let r = tlproof(&[
@@ -33,7 +37,39 @@ fn seeds_pass() {
             String::from_utf8_lossy(&r.stderr)
         );
         assert!(text.contains("PASS"), "{text}");
+        no_snoop += no_snoop_tlps(&out, seed.parse().unwrap());
     }
+    assert!(no_snoop > 0);
+}
+
+/// TLPs that endpoints send with No Snoop: only those whose DMA is not coherent may.
+fn no_snoop_tlps(out: &Path, seed: u64) -> usize {
+    let coherent = campaign::setup(&campaign::Options {
+        seed,
+        tlps: 0,
+        profile: Profile::Intended,
+        map: MemoryMap::default(),
+        waves: None,
+    })
+    .coherent;
+    let text = fs::read_to_string(out.join("tlps.csv")).unwrap();
+    let columns: Vec<&str> = text.lines().next().unwrap().split(',').collect();
+    let at = |name| columns.iter().position(|c| *c == name).unwrap();
+    let (tap, ns) = (at("tap"), at("ns"));
+    let mut sent = 0;
+    for line in text.lines().skip(1) {
+        let values: Vec<&str> = line.split(',').collect();
+        let endpoint = ["ep0.tx", "ep1.tx", "ep2.tx"]
+            .iter()
+            .position(|t| *t == values[tap]);
+        if let Some(n) = endpoint
+            && values[ns] == "1"
+        {
+            assert!(!coherent[n], "seed {seed}: {line}");
+            sent += 1;
+        }
+    }
+    sent
 }
 
 #[test]
