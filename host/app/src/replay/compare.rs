@@ -99,7 +99,10 @@ impl Comparison {
     /// Something that is not compared or not replayed, and why.
     pub fn note(&mut self, why: &str, what: impl FnOnce() -> String) {
         let line = self.line;
-        count(&mut self.notes, why, || format!("line {line}: {}", what()));
+        count(&mut self.notes, why, || match what() {
+            what if what.is_empty() => format!("line {line}"),
+            what => format!("line {line}: {what}"),
+        });
     }
 
     /// Differences, most frequent first, then what was not compared.
@@ -404,6 +407,12 @@ mod tests {
         c.line = 8;
         c.check(&1, &3, "a", i32::to_string);
         c.note("n", || "w".to_owned());
+        let mut bare = Comparison {
+            line: 20,
+            ..Comparison::default()
+        };
+        bare.note("n", String::new);
+        assert_eq!(bare.into_differences()[0].first, "line 20");
         let d = c.into_differences();
         assert_eq!(
             (d[0].count, d[0].first.as_str()),

@@ -145,6 +145,17 @@ impl Capture {
                 dram.len()
             )));
         }
+        let listed = |reason: &str| Error::Machine {
+            path: beside(&self.stem, "pci"),
+            reason: reason.to_owned(),
+        };
+        if self.pci.devices.is_empty() {
+            return Err(listed("lists no PCI function"));
+        }
+        let mut driven = self.pci.devices.iter().filter(|d| d.driver.is_some());
+        if !driven.any(|d| d.memory_bars().next().is_some()) {
+            return Err(listed("lists no function with a driver and a memory BAR"));
+        }
         let bars_in = |window: &Range| {
             let devices = self.pci.devices.iter().filter(|d| d.driver.is_some());
             devices

@@ -188,6 +188,47 @@ fn other_addresses_and_refused_calls_are_differences() {
     );
 }
 
+/// A DMA mask that the buffer is beyond: the kernel of the trace mapped it, our API refuses.
+#[test]
+fn a_call_that_is_refused_here_is_a_difference() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = "io-1 [000] ..... 1.000001: dma_map_phys: 0000:02:00.0 dir=FROM_DEVICE \
+                dma_addr=8000100 size=300 phys_addr=8000100 attrs=\n";
+    let path = capture(dir.path(), "mask", false, line);
+    let pci = path.with_extension("pci");
+    let text = fs::read_to_string(&pci).unwrap();
+    fs::write(&pci, text.replace(" dma_mask_bits=64", " dma_mask_bits=24")).unwrap();
+    let r = replay(&path, Profile::Intended, Defect::None);
+    assert_eq!(
+        (r.counts.mappings, r.counts.replayed, r.differed),
+        (1, 0, 1)
+    );
+    assert!(
+        r.differences[0].reason.contains("the call is refused here"),
+        "{:?}",
+        r.differences
+    );
+}
+
+#[test]
+fn a_list_without_functions_is_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = capture(dir.path(), "empty", true, PEER);
+    let pci = path.with_extension("pci");
+    let text = fs::read_to_string(&pci).unwrap();
+    for (text, reason) in [
+        (String::new(), "empty.pci: lists no PCI function"),
+        (
+            text.replace("  res2", "  res13"),
+            "empty.pci: lists no function with a driver and a memory BAR",
+        ),
+    ] {
+        fs::write(&pci, text).unwrap();
+        let e = Capture::open(&path).unwrap().memory_map().unwrap_err();
+        assert!(e.to_string().ends_with(reason), "{e}");
+    }
+}
+
 #[test]
 fn a_cut_trace_is_replayed_as_far_as_it_goes() {
     let dir = tempfile::tempdir().unwrap();
