@@ -255,6 +255,11 @@ impl Job {
             bar.set_position(n);
         });
         bar.finish_and_clear();
+        if let Err(e) = &outcome
+            && !matches!(e, replay::Error::Machine { .. })
+        {
+            self.dir.discard()?;
+        }
         let outcome = outcome?;
         let (cycles, calls) = (outcome.bench.sim.cycles(), outcome.bench.calls);
         let first = outcome.bench.sim.checker.first_violation();
@@ -356,11 +361,16 @@ fn make_room(path: &Path, bytes: usize) -> Result<(), Error> {
         path: path.to_owned(),
         source,
     };
-    let written =
-        std::fs::write(path, vec![0; bytes]).and_then(|()| std::fs::File::open(path)?.sync_all());
+    let written = std::fs::File::create(path).and_then(|file| fill(file, bytes));
     let removed = std::fs::remove_file(path);
     written.and(removed).map_err(io)?;
     Ok(())
+}
+
+/// Writes zeros, to the disk and not only to the operating system.
+fn fill(mut file: std::fs::File, bytes: usize) -> std::io::Result<()> {
+    file.write_all(&vec![0; bytes])?;
+    file.sync_all()
 }
 
 fn print_traces(out: &mut impl Write, traces: &[TraceRow]) -> Result<(), Error> {
@@ -651,4 +661,26 @@ fn tree(args: &TreeArgs) -> Result<bool, Error> {
         write!(out, "{}", tree.diagram())?;
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_for_waves_is_tried_and_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("waves.fst");
+        make_room(&path, 4096).unwrap();
+        assert!(!path.exists());
+        let missing = dir.path().join("none/waves.fst");
+        let e = make_room(&missing, 4096).unwrap_err();
+        assert!(e.to_string().contains("none/waves.fst"), "{e}");
+        let full = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let e = fill(full, WAVES_SPACE).unwrap_err();
+        assert_eq!(e.kind(), std::io::ErrorKind::StorageFull);
+    }
 }

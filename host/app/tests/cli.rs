@@ -209,6 +209,23 @@ fn cut(dir: &std::path::Path, lines: usize) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// An error of input that only the reader of the whole trace finds: no results, not even begun ones.
+#[test]
+fn a_corrupt_line_leaves_nothing() {
+    let dir = tempdir().unwrap();
+    let trace = cut(dir.path(), 500);
+    let mut text = fs::read_to_string(&trace).unwrap();
+    text += "io-1 [000] ..... 1.000001: dma_map_phys: 0000:02:00.0 dir=UP size=x\n";
+    text += "io-1 [000] ..... 1.000002: something\n";
+    fs::write(&trace, text).unwrap();
+    let out = dir.path().join("r");
+    refused(
+        &["replay", &trace, "--out", out.to_str().unwrap()],
+        "cut.trace:501:",
+    );
+    assert!(!out.exists() && !dir.path().join("r.partial").exists());
+}
+
 #[test]
 fn waves_of_a_replay() {
     let dir = tempdir().unwrap();

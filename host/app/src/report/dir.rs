@@ -90,7 +90,12 @@ impl ResultDir {
     ///
     /// If it cannot be made, or if something else stands in its place.
     pub fn create(target: impl AsRef<Path>) -> Result<Self, Error> {
-        let target = target.as_ref();
+        // A link stays a link: the directory that it leads to is the one that is replaced.
+        let mut target = target.as_ref().to_owned();
+        if target.is_symlink() {
+            target = fs::canonicalize(&target).map_err(|e| Error::io(&target, e))?;
+        }
+        let target = target.as_path();
         let partial = with_suffix(target, ".partial")?;
         if target.symlink_metadata().is_ok() && !(target.is_dir() && is_ours(target)?) {
             return Err(Error::NotResults {
@@ -118,6 +123,15 @@ impl ResultDir {
     #[must_use]
     pub fn target(&self) -> &Path {
         &self.target
+    }
+
+    /// Removes what has been written so far: a run whose input is in error has no results.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not let it.
+    pub fn discard(&self) -> Result<(), Error> {
+        fs::remove_dir_all(&self.partial).map_err(|e| Error::io(&self.partial, e))
     }
 
     /// Starts `tlps.csv`.

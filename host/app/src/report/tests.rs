@@ -231,6 +231,33 @@ fn earlier_results_are_replaced_and_nothing_else() {
 }
 
 #[test]
+fn a_link_leads_to_the_directory_that_is_written() {
+    let temp = tempfile::tempdir().unwrap();
+    let (real, link) = (temp.path().join("real"), temp.path().join("link"));
+    fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink("real", &link).unwrap();
+    for _ in 0..2 {
+        write(&link).unwrap();
+        assert!(link.is_symlink() && real.join("summary.json").exists());
+    }
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 2);
+    let dangling = temp.path().join("dangling");
+    std::os::unix::fs::symlink("none", &dangling).unwrap();
+    let e = write(&dangling).unwrap_err();
+    assert!(e.to_string().contains("dangling: No such file"), "{e}");
+}
+
+#[test]
+fn a_discarded_run_leaves_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = ResultDir::create(temp.path().join("run")).unwrap();
+    let tlps = dir.tlps().unwrap();
+    dir.discard().unwrap();
+    drop(tlps);
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn an_interrupted_run_leaves_the_earlier_results() {
     let temp = tempfile::tempdir().unwrap();
     let target = temp.path().join("run");
