@@ -125,7 +125,7 @@ pub struct RunArgs {
     /// Seed: the same seed gives the same TLPs and the same result files.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// End the campaign after this many TLPs.
+    /// Begin nothing new after this many TLPs; what is under way ends, so that there are some more.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub tlps: u64,
     /// Write the mapping calls as a kernel's trace, with the files that `replay` wants beside it.

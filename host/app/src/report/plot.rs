@@ -92,9 +92,17 @@ fn thin(series: &[u64]) -> Vec<(f64, f64)> {
         .collect()
 }
 
+/// The series of all taps without the stretch in which the run ends: it is shorter than the
+/// others, and would look like a drop. A run of one stretch is shown as it is.
+fn whole(stats: &Stats) -> Vec<&[u64]> {
+    let series = || stats.taps.iter().map(|t| t.throughput.as_slice());
+    let last = series().map(<[u64]>::len).max().unwrap_or(0).max(2) - 1;
+    series().map(|s| &s[..s.len().min(last)]).collect()
+}
+
 /// TLPs per 10 000 cycles over time, a line a tap.
 pub(super) fn throughput(stats: &Stats) -> Result<String, Error> {
-    let points: Vec<_> = stats.taps.iter().map(|t| thin(&t.throughput)).collect();
+    let points: Vec<_> = whole(stats).into_iter().map(thin).collect();
     let all = || points.iter().flatten();
     let cycles = all().map(|p| p.0).fold(THROUGHPUT_BUCKET as f64, f64::max);
     let most = all().map(|p| p.1).fold(1.0, f64::max);
@@ -237,4 +245,22 @@ pub(super) fn kinds_by_tap(taps: &[TapStats]) -> Result<String, Error> {
         }
         area.present()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stretch_in_which_a_run_ends_is_not_shown() {
+        let mut stats = Stats::default();
+        for (tap, cycle) in [("a", 0), ("b", 1)] {
+            stats.record(tap, "MWr", cycle);
+        }
+        assert_eq!(whole(&stats), [[1], [1]]);
+        for cycle in [THROUGHPUT_BUCKET, 2 * THROUGHPUT_BUCKET] {
+            stats.record("a", "MWr", cycle);
+        }
+        assert_eq!(whole(&stats), [&[1, 1][..], &[1]]);
+    }
 }
