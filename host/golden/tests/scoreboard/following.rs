@@ -1,10 +1,32 @@
 //! Everything as it should be.
 
 use tlproof_golden::{Rule, Tap};
-use tlproof_pcie::{Bdf, Head};
+use tlproof_pcie::{Bdf, BusAddr, Head};
 
 use crate::bench::*;
 use crate::streams::*;
+
+/// What is granted and what is refused is counted where it is decided, not only where it fails.
+#[test]
+fn permission_refusal_and_arrival_are_counted() {
+    let mut b = Bench::new();
+    b.promise(dram(0));
+    b.play(&write(0, &request(0, true, BUFFER, 8, 1)));
+    b.play(&read(0, &request(0, false, BUFFER, 1, 2), &[4]));
+    b.clean();
+    let checked = |b: &Bench, rule| b.sb.stats().count(rule);
+    assert_eq!(checked(&b, Rule::PromisePermission), 2);
+    assert_eq!(checked(&b, Rule::PromiseBlocked), 0);
+    assert_eq!(checked(&b, Rule::Arrival), b.sb.stats().tlps);
+
+    let mut b = Bench::off();
+    let id = b.sb.expect_rogue(EP[0], BusAddr(0x9000_0000), 4, false);
+    b.play(&refused_read(0, &request(0, false, 0x9000_0000, 1, 1)));
+    b.sb.rogue_done(id);
+    b.clean();
+    assert_eq!(checked(&b, Rule::PromisePermission), 0);
+    assert_eq!(checked(&b, Rule::PromiseBlocked), 1);
+}
 
 #[test]
 fn reads_and_writes_of_every_endpoint_are_followed() {
