@@ -355,7 +355,6 @@ impl Checker {
                     tap_name(Tap::Memory),
                     r.attr
                 )],
-                ..ViolationRow::default()
             });
         }
     }
