@@ -24,6 +24,21 @@ pub type Rogue = RogueId;
 /// physical addresses.
 pub const CAPABILITIES: u64 = 56 << 32 | 1 << 15 | 1 << 11 | 1 << 10 | 1 << 9 | 0x10;
 
+/// A TLP at a tap, as a watcher sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Watched {
+    /// Where.
+    pub tap: Tap,
+    /// The TLP.
+    pub head: Head,
+    /// Address, where the header's is not the one at this tap.
+    pub address: Option<u64>,
+    /// Resolved attributes.
+    pub attr: Option<MemAttr>,
+    /// Translation status.
+    pub status: Option<&'static str>,
+}
+
 /// A comparison outside the scoreboard.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
@@ -41,6 +56,8 @@ pub struct Checker {
     memory: Count,
     /// A campaign stops after this many violations.
     enough: usize,
+    /// TLPs since the last look, while somebody watches.
+    watched: Option<Vec<Watched>>,
     /// Cycles in which the oldest TLPs entered each root port, for the latency plot.
     entered: [std::collections::VecDeque<(u32, u64)>; 2],
     /// TLPs of the reads at the memory port, by port tag.
@@ -72,6 +89,7 @@ impl Checker {
             stale: Count::default(),
             memory: Count::default(),
             enough,
+            watched: None,
             entered: Default::default(),
             reads: [0; 256],
         }
@@ -93,6 +111,19 @@ impl Checker {
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.board.stats().violations + self.own.len() as u64
+    }
+
+    /// Keeps every TLP from now on for [`Checker::take_watched`].
+    pub fn watch(&mut self) {
+        self.watched = Some(Vec::new());
+    }
+
+    /// The TLPs since the last call.
+    pub fn take_watched(&mut self) -> Vec<Watched> {
+        self.watched
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
     }
 
     /// Whether a campaign should stop: enough violations, or results cannot be written.
@@ -172,6 +203,15 @@ impl Checker {
         payload: &[u8],
         extra: &Extra,
     ) {
+        if let Some(watched) = &mut self.watched {
+            watched.push(Watched {
+                tap,
+                head: *head,
+                address: extra.address,
+                attr: extra.attr,
+                status: extra.status,
+            });
+        }
         if let Some(s) = &self.sink {
             let ok = self.board.stats().violations == before;
             s.borrow_mut().row(tap, id, head, payload, extra, ok);

@@ -27,6 +27,8 @@ pub enum Command {
     Run(RunArgs),
     /// Run random drivers on random machines; a failing one is shrunk and printed as Rust.
     Fuzz(FuzzArgs),
+    /// Run one program under two profiles and print the calls that look different on the bus.
+    Compare(CompareArgs),
     /// Replay traces captured on Linux, with DMA inside every live mapping.
     Replay(ReplayArgs),
     /// Measure mapping and unmapping as the kernel's dma_map_benchmark does, in simulated time.
@@ -154,6 +156,23 @@ pub struct FuzzArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub common: Common,
+}
+
+/// `tlproof compare`.
+#[derive(Clone, Debug, Args)]
+pub struct CompareArgs {
+    /// Which Linux; given twice.
+    #[arg(long, value_enum, required = true)]
+    pub profile: Vec<ProfileArg>,
+    /// Seed of the program.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Steps of the program.
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub steps: u32,
+    /// Print the comparison as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `tlproof replay`.

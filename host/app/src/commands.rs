@@ -13,8 +13,8 @@ use crate::{
     campaign::{self, Campaign},
     checker::Checker,
     cli::{
-        CheckArgs, Cli, Command, Common, DmabenchArgs, FuzzArgs, MachineArgs, ProfileArg,
-        ReplayArgs, RunArgs, TreeArgs,
+        CheckArgs, Cli, Command, Common, CompareArgs, DmabenchArgs, FuzzArgs, MachineArgs,
+        ProfileArg, ReplayArgs, RunArgs, TreeArgs,
     },
     dmabench::{self, Benchmark},
     output::{SharedSink, Sink, Tally},
@@ -83,6 +83,7 @@ pub fn run(cli: Cli) -> Result<bool, Error> {
         Some(Command::Run(args)) => run_campaign(&args),
         Some(Command::Replay(args)) => run_replay(&args),
         Some(Command::Fuzz(args)) => fuzz(&args),
+        Some(Command::Compare(args)) => compare(&args),
         Some(Command::Dmabench(args)) => dmabench(&args),
         #[cfg(feature = "mutants")]
         Some(Command::Mutants(args)) => Ok(crate::mutants::command(&args)?),
@@ -534,6 +535,37 @@ fn fuzz(args: &FuzzArgs) -> Result<bool, Error> {
         }
     }
     job.finish(args.common.json)
+}
+
+/// Prints what differs between two profiles; that something does is no violation.
+fn compare(args: &CompareArgs) -> Result<bool, Error> {
+    let [a, b] = args.profile[..] else {
+        return Err(Error::Usage(
+            "--profile is wanted twice: what to compare with what".to_owned(),
+        ));
+    };
+    let program = program::generate(args.seed, args.steps as usize, a.profile());
+    let profiles = [a, b].map(|p| (p.name(), p.profile()));
+    let compared = program::compare::compare(&program, args.seed, profiles);
+    let compared = compared.map_err(|error| Error::Machine {
+        error,
+        command: format!(
+            "tlproof compare --profile {} --profile {} --seed {} --steps {}",
+            a.name(),
+            b.name(),
+            args.seed,
+            args.steps
+        ),
+    })?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let text =
+            serde_json::to_string_pretty(&compared).map_err(|e| Error::Usage(e.to_string()))?;
+        writeln!(out, "{text}")?;
+    } else {
+        write!(out, "{compared}")?;
+    }
+    Ok(true)
 }
 
 fn machine_options(args: &MachineArgs) -> String {

@@ -44,7 +44,9 @@ pub fn tap_name(tap: Tap) -> &'static str {
     TAPS[tap_index(tap)]
 }
 
-fn kind(h: &Head) -> &'static str {
+/// The kind of a TLP.
+#[must_use]
+pub fn kind(h: &Head) -> &'static str {
     match (h.class(), h.has_data()) {
         (Class::Completion, true) => "CplD",
         (Class::Completion, false) => "Cpl",

@@ -1,6 +1,7 @@
 //! A machine with its drivers: bring-up, and mapping calls that also enter the promise ledger.
 
 pub mod nvme;
+mod pages;
 mod peers;
 
 use std::collections::BTreeMap;

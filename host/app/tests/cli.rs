@@ -52,6 +52,42 @@ fn unknown_options_and_values() {
     refused(&["replay"], "TRACE");
 }
 
+/// The same profile twice differs nowhere; before the series a peer behind the host bridge was
+/// cacheable memory.
+#[test]
+fn profiles_compared() {
+    let compare = |a, b, more: &[&str]| {
+        let args = ["compare", "--profile", a, "--profile", b, "--steps", "40"];
+        let (code, out, err) = tlproof(&[&args[..], more].concat());
+        assert_eq!(code, Some(0), "{out}{err}");
+        out
+    };
+    let seed = ["--seed", "8"];
+    let out = compare("intended", "intended", &seed);
+    assert!(out.contains("no call looks different"), "{out}");
+    let out = compare("intended", "pre-series", &seed);
+    assert!(out.contains("MapPeer"), "{out}");
+    let json = compare("intended", "pre-series", &["--seed", "8", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let lines = value["calls"][0]["steps"][0]["lines"].as_array().unwrap();
+    let count = |memory_type: &str| {
+        let mut lines = lines.iter();
+        let line = lines.find(|l| l["memory_type"] == memory_type);
+        line.map(|l| l["count"].clone())
+    };
+    let device = count("device").unwrap();
+    let cacheable = count("write-back").unwrap();
+    assert_eq!(device[0], cacheable[1]);
+    assert_eq!((&device[1], &cacheable[0]), (&0.into(), &0.into()));
+
+    refused(&["compare"], "--profile");
+    refused(&["compare", "--profile", "intended"], "twice");
+    refused(
+        &["compare", "--profile", "x", "--profile", "y"],
+        "linux-7.2",
+    );
+}
+
 #[test]
 fn impossible_topologies() {
     refused(&["tree", "--aperture", "0x40000000+0x100000"], "aperture");

@@ -1,6 +1,11 @@
 //! Objects of a program: what drivers hold between map and unmap.
 
-use tlproof_dma::{Attrs, Coherent, IovaState, SgEntry};
+use tlproof_dma::{
+    Attrs, Coherent, IovaState, SgEntry,
+    dmabuf::{AttachmentId, DmaSgt, VfioDmaBuf},
+    noncoherent::{Noncontiguous, Pages},
+    odp::{OdpRegion, UserMemory},
+};
 use tlproof_pcie::{Direction, DmaAddr, PhysAddr};
 
 /// Bytes that follow each other for the device.
@@ -28,6 +33,27 @@ pub(super) enum Kind {
     Resource,
     Bus,
     Ring(Coherent),
+    Pages(Pages),
+    Noncontiguous(Noncontiguous),
+    Dmabuf {
+        buf: VfioDmaBuf,
+        at: AttachmentId,
+        sgt: DmaSgt,
+    },
+    Odp {
+        region: OdpRegion,
+        user: UserMemory,
+    },
+}
+
+impl Kind {
+    /// Whether the memory is the API's: what it holds is looked at before it is given back.
+    pub const fn is_allocated(&self) -> bool {
+        matches!(
+            self,
+            Self::Ring(_) | Self::Pages(_) | Self::Noncontiguous(_)
+        )
+    }
 }
 
 /// A transfer that the device has not completed.
@@ -55,6 +81,20 @@ pub(super) struct Object {
 }
 
 impl Object {
+    /// Memory of a peer, at which the CPU does not look.
+    pub const fn of_peer(dev: usize, dir: Direction, kind: Kind, spans: Vec<Span>) -> Self {
+        Self {
+            dev,
+            dir,
+            kind,
+            spans,
+            runs: Vec::new(),
+            pages: Vec::new(),
+            model: Vec::new(),
+            under_way: Vec::new(),
+        }
+    }
+
     pub fn size(&self) -> u64 {
         self.spans.iter().map(|s| s.len).sum()
     }
@@ -74,7 +114,11 @@ impl Object {
     pub const fn touchable(&self) -> bool {
         matches!(
             self.kind,
-            Kind::Phys { .. } | Kind::Sg { .. } | Kind::Ring(_)
+            Kind::Phys { .. }
+                | Kind::Sg { .. }
+                | Kind::Ring(_)
+                | Kind::Pages(_)
+                | Kind::Noncontiguous(_)
         )
     }
 }

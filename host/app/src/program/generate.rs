@@ -24,6 +24,7 @@ pub fn generate(seed: u64, steps: usize, profile: Profile) -> Program {
         next: 0,
         alive: Vec::new(),
         gone: Vec::new(),
+        shared: Vec::new(),
         ops: Vec::new(),
     };
     let world = g.world(seed, profile);
@@ -38,7 +39,23 @@ struct Generator {
     next: Id,
     alive: Vec<Id>,
     gone: Vec<Id>,
+    shared: Vec<Shared>,
     ops: Vec<Op>,
+}
+
+/// Objects with something more to them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shared {
+    Dmabuf(Id),
+    Process(Id),
+}
+
+impl Shared {
+    const fn id(self) -> Id {
+        match self {
+            Self::Dmabuf(id) | Self::Process(id) => id,
+        }
+    }
 }
 
 impl Generator {
@@ -68,6 +85,9 @@ impl Generator {
             redirect: self.rng.random_bool(0.7),
             bridge: self.rng.random_bool(0.9),
             swiotlb,
+            high: self.rng.random_bool(0.3),
+            debug: self.rng.random_bool(0.3),
+            kmsan: self.rng.random_bool(0.3),
             ports: Default::default(),
         };
         let identity = self.rng.random_bool(0.2);
@@ -119,18 +139,44 @@ impl Generator {
             },
             65..85 => {
                 self.alive.retain(|a| *a != id);
+                self.shared.retain(|s| s.id() != id);
                 self.gone.push(id);
                 Op::Unmap { id }
             }
             85..92 => self.probe(id),
-            92..97 => Op::Wait {
+            92..95 => Op::Wait {
                 cycles: self.rng.random_range(50..2000),
+            },
+            95 => Op::Unbind {
+                dev: self.rng.random_range(0..3),
+                leak: self.rng.random_bool(0.7),
+            },
+            96..98 => match self.special() {
+                Some(op) => op,
+                None => return,
             },
             _ => Op::Cpu {
                 cpu: self.rng.random_range(0..2),
             },
         };
         self.ops.push(op);
+    }
+
+    /// What only some objects know.
+    fn special(&mut self) -> Option<Op> {
+        let which = self.pick(&self.shared.clone())?;
+        Some(match which {
+            Shared::Dmabuf(id) => {
+                self.shared.retain(|s| *s != which);
+                self.alive.retain(|a| *a != id);
+                self.gone.push(id);
+                Op::Revoke { id }
+            }
+            Shared::Process(id) => Op::Migrate {
+                id,
+                page: self.rng.random_range(0..16),
+            },
+        })
     }
 
     /// Mostly small, sometimes up to 128 KiB.
@@ -172,6 +218,13 @@ impl Generator {
             .collect()
     }
 
+    /// Ranges of a BAR, in pages.
+    fn ranges(&mut self) -> Vec<(u32, u32)> {
+        let n = self.rng.random_range(1..4);
+        let range = |g: &mut Self| (g.rng.random_range(0..180), g.rng.random_range(1..5));
+        (0..n).map(|_| range(self)).collect()
+    }
+
     fn create(&mut self) {
         let id = self.next;
         self.next += 1;
@@ -203,7 +256,35 @@ impl Generator {
                 dir,
                 destroy: self.rng.random_bool(0.6),
             },
-            65..90 => Op::MapPeer {
+            82..87 => Op::Pages {
+                id,
+                dev,
+                size: self.length(),
+                dir,
+                scattered: self.rng.random(),
+            },
+            87..91 => {
+                self.shared.push(Shared::Dmabuf(id));
+                Op::Dmabuf {
+                    id,
+                    dev,
+                    peer: (dev + self.rng.random_range(1..3)) % 3,
+                    ranges: self.ranges(),
+                    dir,
+                }
+            }
+            91..95 => {
+                self.shared.push(Shared::Process(id));
+                let peer = (dev + self.rng.random_range(1..3)) % 3;
+                let page = self.rng.random_range(0..64);
+                Op::Odp {
+                    id,
+                    dev,
+                    pages: self.rng.random_range(1..8),
+                    peer: self.rng.random_bool(0.4).then_some((peer, page)),
+                }
+            }
+            65..82 => Op::MapPeer {
                 id,
                 dev,
                 peer: (dev + self.rng.random_range(1..3)) % 3,

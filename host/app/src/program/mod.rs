@@ -6,6 +6,7 @@
 //! part of a program is a program. [`generate`] makes one from a seed, [`run`] executes it,
 //! [`shrink`] makes it short, and its [`Display`](std::fmt::Display) is Rust that runs it again.
 
+pub mod compare;
 mod drivers;
 mod generate;
 mod run;
@@ -120,6 +121,62 @@ pub enum Op {
         /// Size.
         size: u32,
     },
+    /// Pages from the API that the CPU and the device hand to each other by syncs.
+    Pages {
+        /// The new object.
+        id: Id,
+        /// Endpoint.
+        dev: usize,
+        /// Size.
+        size: u32,
+        /// Direction.
+        dir: Direction,
+        /// `dma_alloc_noncontiguous` in place of `dma_alloc_pages`.
+        scattered: bool,
+    },
+    /// Ranges of the memory BAR of another endpoint as a DMABUF, attached and mapped.
+    Dmabuf {
+        /// The new object.
+        id: Id,
+        /// Endpoint.
+        dev: usize,
+        /// The endpoint whose BAR it is.
+        peer: usize,
+        /// First page and number of pages of each range.
+        ranges: Vec<(u32, u32)>,
+        /// Direction.
+        dir: Direction,
+    },
+    /// The owner of a DMABUF takes it back, with transfers under way.
+    Revoke {
+        /// The object.
+        id: Id,
+    },
+    /// Pages of a process, faulted in by the device (HMM).
+    Odp {
+        /// The new object.
+        id: Id,
+        /// Endpoint.
+        dev: usize,
+        /// Pages of main memory, at most 16.
+        pages: u32,
+        /// An endpoint and a page of its BAR, after the others.
+        peer: Option<(usize, u32)>,
+    },
+    /// The kernel moves a page of a process.
+    Migrate {
+        /// The object.
+        id: Id,
+        /// Which page of main memory, modulo their number.
+        page: u32,
+    },
+    /// A driver is unbound from its device.
+    Unbind {
+        /// Endpoint.
+        dev: usize,
+        /// It leaves its mappings behind: they stay, and dma-debug has to say so.
+        leak: bool,
+    },
     /// The device transfers inside an object, in a direction that it allows.
     Dma {
         /// The object.
@@ -168,6 +225,41 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// The object that it makes.
+    #[must_use]
+    pub const fn makes(&self) -> Option<Id> {
+        match self {
+            Self::Map { id, .. }
+            | Self::MapSg { id, .. }
+            | Self::MapIova { id, .. }
+            | Self::MapPeer { id, .. }
+            | Self::Ring { id, .. }
+            | Self::Pages { id, .. }
+            | Self::Dmabuf { id, .. }
+            | Self::Odp { id, .. } => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// The object that it is about.
+    #[must_use]
+    pub const fn object(&self) -> Option<Id> {
+        match self {
+            Self::Dma { id, .. }
+            | Self::Touch { id, .. }
+            | Self::Unmap { id }
+            | Self::Revoke { id }
+            | Self::Migrate { id, .. } => Some(*id),
+            Self::Probe {
+                target: Target::Gone(id) | Target::Against(id),
+                ..
+            } => Some(*id),
+            _ => self.makes(),
+        }
+    }
+}
+
 /// A machine and what happens on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
@@ -182,16 +274,19 @@ impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "use tlproof::program::{{Attached::*, Op::*, PeerVia::*, Target::*, *}};"
+            "//! A program of random drivers.\n#![allow(unused_imports)]\n\n\
+             use tlproof::program::{{Attached::*, Op::*, PeerVia::*, Target::*, *}};"
         )?;
-        writeln!(f, "use tlproof_dma::{{Profile, riscv::Mode}};")?;
+        writeln!(f, "use tlproof_dma::{{Profile::*, riscv::Mode::*}};")?;
         writeln!(f, "use tlproof_pcie::Direction::*;\n")?;
-        writeln!(f, "#[test]\nfn shrunk() {{")?;
+        writeln!(f, "#[test]\n#[rustfmt::skip]\nfn shrunk() {{")?;
         let world = format!("{:#?}", self.world).replace('\n', "\n    ");
         writeln!(f, "    let world = {world};")?;
         writeln!(f, "    let ops = vec![")?;
         for op in &self.ops {
-            let op = format!("{op:?}").replace("sizes: [", "sizes: vec![");
+            let op = format!("{op:?}")
+                .replace("sizes: [", "sizes: vec![")
+                .replace("ranges: [", "ranges: vec![");
             writeln!(f, "        {op},")?;
         }
         writeln!(f, "    ];")?;

@@ -84,7 +84,7 @@ impl<F: Fn(&Program) -> bool> Shrinker<F> {
             seed: self.best.world.seed,
             ..World::default()
         };
-        let parts: [fn(&mut World, &World); 11] = [
+        let parts: [fn(&mut World, &World); 14] = [
             |w, p| w.latency = p.latency,
             |w, p| w.stall_one_in = p.stall_one_in,
             |w, p| w.iommu = p.iommu,
@@ -93,6 +93,9 @@ impl<F: Fn(&Program) -> bool> Shrinker<F> {
             |w, p| w.bus_offset = p.bus_offset,
             |w, p| w.redirect = p.redirect,
             |w, p| w.swiotlb = p.swiotlb,
+            |w, p| w.high = p.high,
+            |w, p| w.debug = p.debug,
+            |w, p| w.kmsan = p.kmsan,
             |w, p| w.ports[0] = p.ports[0].clone(),
             |w, p| w.ports[1] = p.ports[1].clone(),
             |w, p| w.ports[2] = p.ports[2].clone(),
@@ -125,7 +128,10 @@ fn smaller(op: &Op) -> Option<Op> {
         Op::MapSg { sizes, .. } => shorten(sizes),
         Op::MapIova { offset, sizes, .. } => shorten(sizes) | zero(offset),
         Op::MapPeer { offset, size, .. } => halve(size, 4) | zero(offset),
-        Op::Ring { size, .. } => halve(size, 1),
+        Op::Dmabuf { ranges, .. } => fewer(ranges),
+        Op::Odp { pages, peer, .. } => peer.take().is_some() | halve(pages, 1),
+        Op::Migrate { page, .. } => zero(page),
+        Op::Ring { size, .. } | Op::Pages { size, .. } => halve(size, 1),
         Op::Dma {
             at,
             len,
@@ -147,6 +153,16 @@ fn halve(n: &mut u32, least: u32) -> bool {
 
 fn zero(n: &mut u32) -> bool {
     std::mem::take(n) != 0
+}
+
+fn fewer(ranges: &mut Vec<(u32, u32)>) -> bool {
+    if ranges.len() > 1 {
+        ranges.pop();
+        return true;
+    }
+    ranges
+        .first_mut()
+        .is_some_and(|(page, n)| zero(page) | halve(n, 1))
 }
 
 fn shorten(sizes: &mut Vec<u32>) -> bool {

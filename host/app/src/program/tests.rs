@@ -1,7 +1,7 @@
-use tlproof_dma::Profile;
+use tlproof_dma::{Profile, riscv::Mode};
 use tlproof_pcie::Direction;
 
-use super::{Op, PeerVia, Program, World, generate, run, shrink, shrink::fails_with};
+use super::{Op, PeerVia, Program, Target, World, generate, run, shrink, shrink::fails_with};
 
 #[test]
 fn random_programs_keep_their_promises() {
@@ -102,4 +102,108 @@ fn a_link_that_bounces_at_its_ends() {
     let outcome = run(&Program { world, ops }, None).unwrap();
     assert_eq!(outcome.failures, []);
     assert!(outcome.compared > 0x8000);
+}
+
+/// What is printed is a test file that compiles: `tests/printed.rs` is one, and runs.
+#[test]
+fn what_is_printed_is_a_test() {
+    let program = Program {
+        world: World {
+            swiotlb: Some(false),
+            mode: Some(Mode::Sv39),
+            ..World::default()
+        },
+        ops: every_step(),
+    };
+    let kept = include_str!("../../tests/printed.rs");
+    assert_eq!(program.to_string(), kept);
+}
+
+/// Each kind of step, with its objects.
+fn every_step() -> Vec<Op> {
+    let (id, dev, peer) = (0, 0, 2);
+    let (dir, size) = (Direction::Bidirectional, 0x1000);
+    let mut ops = vec![
+        Op::Map {
+            id,
+            dev,
+            offset: 4,
+            size,
+            dir,
+            skip_sync: true,
+        },
+        Op::MapSg {
+            id: 1,
+            dev,
+            sizes: vec![0x1000, 0x200],
+            dir,
+        },
+        Op::MapIova {
+            id: 2,
+            dev,
+            offset: 0,
+            sizes: vec![0x1000, 0x200],
+            dir: Direction::FromDevice,
+            destroy: true,
+        },
+    ];
+    let vias = [PeerVia::Phys, PeerVia::Iova, PeerVia::Resource, PeerVia::Sg];
+    ops.extend((3..).zip(vias).map(|(id, via)| Op::MapPeer {
+        id,
+        dev,
+        peer,
+        offset: 0,
+        size,
+        dir,
+        via,
+    }));
+    ops.extend([
+        Op::Ring { id: 7, dev, size },
+        Op::Pages {
+            id: 8,
+            dev,
+            size,
+            dir: Direction::ToDevice,
+            scattered: true,
+        },
+        Op::Dmabuf {
+            id: 9,
+            dev,
+            peer,
+            ranges: vec![(1, 1), (4, 2)],
+            dir,
+        },
+        Op::Odp {
+            id: 10,
+            dev,
+            pages: 2,
+            peer: Some((2, 5)),
+        },
+    ]);
+    ops.extend((0..11).map(|id| Op::Dma {
+        id,
+        at: 8,
+        len: 100,
+        write: id % 2 == 0,
+        relaxed: false,
+        fetch: true,
+    }));
+    let probe = |target| Op::Probe {
+        dev,
+        target,
+        write: true,
+    };
+    ops.extend([
+        Op::Touch { id, seed: 1 },
+        Op::Migrate { id: 10, page: 1 },
+        Op::Revoke { id: 9 },
+        probe(Target::Nowhere(3)),
+        probe(Target::Gone(9)),
+        probe(Target::Against(8)),
+        Op::Wait { cycles: 100 },
+        Op::Cpu { cpu: 1 },
+        Op::Unbind { dev, leak: true },
+        Op::Unmap { id },
+    ]);
+    ops
 }

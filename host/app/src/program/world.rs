@@ -1,7 +1,9 @@
 //! The machine of a program.
 
-use tlproof_dma::{Attach, Profile, Swiotlb, p2pdma::HostBridgePolicy, riscv::Mode};
-use tlproof_pcie::{MemoryMap, PhysAddr, Range, tree::Acs};
+use tlproof_dma::{
+    Attach, Config, MapError, Profile, Swiotlb, debug, p2pdma::HostBridgePolicy, riscv::Mode,
+};
+use tlproof_pcie::{Bdf, MemoryMap, Range, tree::Acs};
 
 use crate::{
     checker::Checker,
@@ -12,7 +14,13 @@ use crate::{
 };
 
 /// Bounce slots.
-const POOL: Range = Range::sized(0x8800_0000, 4 << 20);
+pub(super) const POOL: Range = Range::sized(0x8800_0000, 4 << 20);
+
+/// Bytes of the longest segment that a device takes: what it is without a driver that says more.
+pub(super) const MAX_SEGMENT: u64 = 0x1_0000;
+
+/// Main memory above 4 GiB.
+const HIGH: Range = Range::sized(0x2_0000_0000, 256 << 20);
 
 /// How an endpoint is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +87,12 @@ pub struct World {
     pub bridge: bool,
     /// A bounce pool: `Some(true)` bounces every streaming mapping of untranslated devices.
     pub swiotlb: Option<bool>,
+    /// Buffers lie above 4 GiB.
+    pub high: bool,
+    /// dma-debug looks at every call.
+    pub debug: bool,
+    /// KMSAN looks at every byte that a device may read.
+    pub kmsan: bool,
     /// The endpoints.
     pub ports: [Port; 3],
 }
@@ -98,6 +112,9 @@ impl Default for World {
             redirect: true,
             bridge: true,
             swiotlb: None,
+            high: false,
+            debug: false,
+            kmsan: false,
             ports: Default::default(),
         }
     }
@@ -114,11 +131,22 @@ impl World {
             (true, Attached::Identity) => Attach::Identity,
         };
         let [a, b, c] = &self.ports;
+        let mut dram = MemoryMap::default().dram;
+        dram.push(HIGH);
         let mut s = Setup {
+            config: Config {
+                debug: self.debug.then(|| debug::Options {
+                    all_errors: true,
+                    ..debug::Options::default()
+                }),
+                kmsan: self.kmsan,
+                ..Config::default()
+            },
             machine: simulation::Options {
                 map: MemoryMap {
                     aperture: Range::sized(self.aperture, 0x4000_0000),
                     bus_offset: self.bus_offset,
+                    dram,
                     ..MemoryMap::default()
                 },
                 iommu: self.iommu,
@@ -172,13 +200,8 @@ impl World {
         let setup = self.setup();
         let checker = Checker::new(&setup.machine, self.blocking(), sink, ENOUGH);
         let mut bench = Testbench::new(&setup, checker)?;
-        for (function, port) in bench.functions.iter().zip(&self.ports) {
-            let mask = u64::MAX >> (64 - port.mask_bits.clamp(1, 64));
-            bench.dma.dma_set_mask(function.dev, mask)?;
-            bench.dma.dma_set_coherent_mask(function.dev, mask)?;
-            bench
-                .dma
-                .dma_set_min_align_mask(function.dev, port.min_align_mask)?;
+        for f in 0..bench.functions.len() {
+            self.set_parameters(&mut bench, f)?;
         }
         if let Some(force) = self.swiotlb
             && let Some(pool) = Swiotlb::new(POOL.base, POOL.size(), 2, force)
@@ -188,9 +211,31 @@ impl World {
         Ok(bench)
     }
 
-    /// Where buffers may lie: low memory for narrow masks is at 2 GiB too, as all of it is.
+    /// What the driver of function `f` says about its device.
+    pub(super) fn set_parameters(&self, bench: &mut Testbench, f: usize) -> Result<(), MapError> {
+        let (dev, port) = (bench.functions[f].dev, &self.ports[f]);
+        let mask = u64::MAX >> (64 - port.mask_bits.clamp(1, 64));
+        bench.dma.dma_set_mask(dev, mask)?;
+        bench.dma.dma_set_coherent_mask(dev, mask)?;
+        bench.dma.dma_set_min_align_mask(dev, port.min_align_mask)?;
+        bench.dma.dma_set_max_seg_size(dev, MAX_SEGMENT)
+    }
+
+    /// Where buffers lie.
     #[must_use]
-    pub const fn buffers() -> Range {
-        Range::sized(PhysAddr(0x9000_0000).0, 256 << 20)
+    pub const fn buffers(&self) -> Range {
+        if self.high {
+            HIGH
+        } else {
+            Range::sized(0x9000_0000, 256 << 20)
+        }
+    }
+
+    /// Whether the requests of this function are translated.
+    pub(super) fn is_translated(&self, bench: &Testbench, bdf: Bdf) -> bool {
+        let mut all = bench.functions.iter().zip(&self.ports);
+        self.iommu
+            && !self.profile.quirks().identity_only
+            && all.any(|(f, p)| f.engine.bdf == bdf && p.attached != Attached::Identity)
     }
 }

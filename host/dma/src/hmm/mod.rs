@@ -312,10 +312,18 @@ impl<I: IommuDriver> Dma<I> {
             && let Some(dma) = map.addrs.get(idx)
         {
             self.dma_unmap_phys(m, dev, *dma, size, DIR, attrs);
+        } else if let Some(dma) = self.direct_address(dev, map.pfns[idx].phys()) {
+            // No call is needed; the promise ends all the same.
+            self.ledger.remove(dev, dma, size, DIR, attrs);
         }
         if !map.defects.mapped_kept_on_unmap {
             map.pfns[idx].remove(HmmFlags::STICKY);
         }
         true
+    }
+
+    /// The address of memory for a device that is not translated.
+    fn direct_address(&self, dev: DeviceId, phys: PhysAddr) -> Option<DmaAddr> {
+        self.device(dev).ok()?.phys_to_dma(phys)
     }
 }

@@ -16,7 +16,14 @@ use crate::testbench::Error;
 
 impl Runner {
     /// Fresh pages with contents of their own, from the CPU.
-    pub(super) fn buffer(&mut self, id: Id, part: usize, offset: u64, size: u64) -> Option<Buffer> {
+    pub(super) fn buffer(
+        &mut self,
+        id: Id,
+        part: usize,
+        offset: u64,
+        size: u64,
+        dir: Direction,
+    ) -> Option<Buffer> {
         let seed = self.seed ^ u64::from(id) << 16 ^ part as u64;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let pages = (offset + size).div_ceil(PAGE) as usize;
@@ -24,7 +31,14 @@ impl Runner {
         let mut bytes = vec![0; size as usize];
         rng.fill(&mut bytes[..]);
         let phys = base.offset(offset);
-        self.bench.sim.mem_write(phys, &bytes);
+        // What the device only writes is memory of the allocator, whose contents are nobody's.
+        let (api, sim) = (&mut self.bench.dma, &mut self.bench.sim);
+        api.kmsan_poison(phys, size);
+        if dir.device_reads() {
+            api.cpu_write(sim, phys, &bytes);
+        } else {
+            sim.mem_write(phys, &bytes);
+        }
         Some(Buffer {
             base,
             pages,
@@ -46,7 +60,7 @@ impl Runner {
         if self.objects.contains_key(&id) {
             return Ok(());
         }
-        let Some(b) = self.buffer(id, 0, offset, size) else {
+        let Some(b) = self.buffer(id, 0, offset, size, dir) else {
             return Ok(());
         };
         let attrs = if skip_sync {
@@ -92,7 +106,7 @@ impl Runner {
         if self.objects.contains_key(&id) {
             return Ok(());
         }
-        let buffers = self.buffers(id, 0, sizes);
+        let buffers = self.buffers(id, 0, sizes, dir);
         if buffers.is_empty() {
             return Ok(());
         }
@@ -122,11 +136,17 @@ impl Runner {
     }
 
     /// Buffers of these sizes; the first starts at `offset` in its page.
-    pub(super) fn buffers(&mut self, id: Id, offset: u64, sizes: &[u32]) -> Vec<Buffer> {
+    pub(super) fn buffers(
+        &mut self,
+        id: Id,
+        offset: u64,
+        sizes: &[u32],
+        dir: Direction,
+    ) -> Vec<Buffer> {
         let mut buffers = Vec::new();
         for (i, size) in sizes.iter().enumerate() {
             let offset = if i == 0 { offset } else { 0 };
-            match self.buffer(id, i, offset, u64::from((*size).max(1))) {
+            match self.buffer(id, i, offset, u64::from((*size).max(1)), dir) {
                 Some(b) => buffers.push(b),
                 None => break,
             }
@@ -169,7 +189,7 @@ impl Runner {
                 (end - head) as u32
             })
             .collect();
-        let buffers = self.buffers(id, offset, &sizes);
+        let buffers = self.buffers(id, offset, &sizes, dir);
         let Some(first) = buffers.first() else {
             return Ok(());
         };

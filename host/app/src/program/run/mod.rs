@@ -3,12 +3,15 @@
 mod map;
 mod peer;
 mod probe;
+mod shared;
+#[cfg(test)]
+mod tests;
 mod touch;
 mod transfer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use tlproof_dma::{MapError, iommu::IommuError};
+use tlproof_dma::{MapError, debug::Complaint, iommu::IommuError, kmsan::UninitValue};
 
 use crate::{
     buffers::BufferPool,
@@ -20,7 +23,6 @@ use crate::{
 use super::{
     Id, Op, Program,
     drivers::{Object, Span},
-    world::World,
 };
 
 const PAGE: u64 = 4096;
@@ -73,17 +75,7 @@ pub fn run(program: &Program, sink: Option<SharedSink>) -> Result<Outcome, Error
 /// # Errors
 /// As [`run`].
 pub fn run_on(program: &Program, sink: Option<SharedSink>) -> Result<(Outcome, Testbench), Error> {
-    let mut r = Runner {
-        bench: program.world.bring_up(sink)?,
-        blocking: program.world.blocking(),
-        seed: program.world.seed,
-        pool: BufferPool::new(World::buffers()),
-        objects: BTreeMap::new(),
-        gone: BTreeMap::new(),
-        transfer: 0,
-        fetches: 0,
-        out: Outcome::default(),
-    };
+    let mut r = Runner::new(program, sink)?;
     // What the calls did is looked at too.
     r.bench.dma.trace.set_enabled(cfg!(feature = "mutants"));
     // What the calls did is looked at too.
@@ -98,8 +90,8 @@ pub fn run_on(program: &Program, sink: Option<SharedSink>) -> Result<(Outcome, T
     Ok((r.out, r.bench))
 }
 
-struct Runner {
-    bench: Testbench,
+pub(super) struct Runner {
+    pub(super) bench: Testbench,
     blocking: bool,
     seed: u64,
     pool: BufferPool,
@@ -107,11 +99,43 @@ struct Runner {
     gone: BTreeMap<Id, (usize, Vec<Span>)>,
     transfer: u16,
     fetches: u32,
+    /// Reports of dma-debug that a leak has earned.
+    told: BTreeSet<usize>,
     out: Outcome,
 }
 
 impl Runner {
-    fn step(&mut self, op: &Op) -> Result<(), Error> {
+    /// Brings the machine of a program up.
+    pub(super) fn new(program: &Program, sink: Option<SharedSink>) -> Result<Self, Error> {
+        Ok(Self {
+            bench: program.world.bring_up(sink)?,
+            blocking: program.world.blocking(),
+            seed: program.world.seed,
+            pool: BufferPool::new(program.world.buffers()),
+            objects: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            transfer: 0,
+            fetches: 0,
+            told: BTreeSet::new(),
+            out: Outcome::default(),
+        })
+    }
+
+    /// Waits for all transfers and until nothing is under way.
+    pub(super) fn rest(&mut self) -> Result<(), Error> {
+        for id in self.objects.keys().copied().collect::<Vec<_>>() {
+            self.wait(id, |_| true)?;
+        }
+        self.bench.sim.settle(4_000_000)?;
+        Ok(())
+    }
+
+    /// Calls that the API has refused.
+    pub(super) const fn refusals(&self) -> u64 {
+        self.out.refused
+    }
+
+    pub(super) fn step(&mut self, op: &Op) -> Result<(), Error> {
         match op {
             Op::Map {
                 id,
@@ -145,6 +169,29 @@ impl Runner {
                 via,
             } => self.map_peer(*id, *dev, *peer, (*offset, *size), *dir, *via)?,
             Op::Ring { id, dev, size } => self.ring(*id, *dev, *size)?,
+            Op::Pages {
+                id,
+                dev,
+                size,
+                dir,
+                scattered,
+            } => self.pages(*id, *dev, *size, *dir, *scattered)?,
+            Op::Dmabuf {
+                id,
+                dev,
+                peer,
+                ranges,
+                dir,
+            } => self.dmabuf(*id, *dev, *peer, ranges, *dir)?,
+            Op::Revoke { id } => self.revoke(*id)?,
+            Op::Odp {
+                id,
+                dev,
+                pages,
+                peer,
+            } => self.odp(*id, *dev, *pages, *peer)?,
+            Op::Migrate { id, page } => self.migrate(*id, *page)?,
+            Op::Unbind { dev, leak } => self.unbind(*dev, *leak)?,
             Op::Dma {
                 id,
                 at,
@@ -200,8 +247,35 @@ impl Runner {
         self.objects.insert(id, object);
     }
 
+    /// What dma-debug and KMSAN say: nothing, of drivers that make no mistakes.
+    fn reports(&mut self) {
+        for f in 0..self.bench.functions.len() {
+            let dev = self.bench.functions[f].dev;
+            self.bench.dma.driver_unbound(dev);
+        }
+        let mut found = Vec::new();
+        if let Some(debug) = self.bench.dma.debug() {
+            let text = |c: &Complaint| ("dma-debug", c.to_string());
+            let shown = debug.log.shown().iter().enumerate();
+            let unearned = shown.filter(|(i, _)| !self.told.contains(i));
+            found.extend(unearned.map(|(_, c)| text(c)));
+        }
+        if let Some(kmsan) = self.bench.dma.kmsan() {
+            let text = |r: &UninitValue| ("kmsan", r.to_string());
+            found.extend(kmsan.reports().iter().map(text));
+        }
+        for (judge, text) in found {
+            self.out.failures.push(Failure {
+                judge: judge.to_owned(),
+                field: "report".to_owned(),
+                tlp: 0,
+                text,
+            });
+        }
+    }
+
     /// Ends everything and collects what was found.
-    fn finish(&mut self) -> Result<(), Error> {
+    pub(super) fn finish(&mut self) -> Result<(), Error> {
         for id in self.objects.keys().copied().collect::<Vec<_>>() {
             self.unmap(id)?;
         }
@@ -214,6 +288,7 @@ impl Runner {
         if slots != 0 {
             self.fail("leak", format!("{slots} bounce slots are left"));
         }
+        self.reports();
         let checker = &self.bench.sim.checker;
         self.out.tlps = checker.tlps();
         let found = checker.violation_rows();

@@ -48,17 +48,7 @@ impl Runner {
                 return Ok(());
             }
         };
-        let object = Object {
-            dev: f,
-            dir,
-            kind,
-            spans,
-            runs: Vec::new(),
-            pages: Vec::new(),
-            model: Vec::new(),
-            under_way: Vec::new(),
-        };
-        self.insert(id, object);
+        self.insert(id, Object::of_peer(f, dir, kind, spans));
         Ok(())
     }
 

@@ -61,7 +61,8 @@ impl Runner {
         for (phys, len) in &o.runs {
             let bytes = &o.model[at..at + *len as usize];
             at += *len as usize;
-            self.bench.sim.mem_write(*phys, bytes);
+            let (api, sim) = (&mut self.bench.dma, &mut self.bench.sim);
+            api.cpu_write(sim, *phys, bytes);
             if matches!(&o.kind, Kind::Ring(m) if m.uncached) {
                 self.bench.sim.cache_clean(*phys, *len);
                 self.bench.sim.cache_invalidate(*phys, *len);
@@ -88,6 +89,20 @@ impl Runner {
                     api.dma_sync_sg_for_device(sim, dev, list, o.dir);
                 }
             }
+            Kind::Pages(p) => {
+                if for_cpu {
+                    api.dma_sync_single_for_cpu(sim, dev, p.dma, p.size, o.dir);
+                } else {
+                    api.dma_sync_single_for_device(sim, dev, p.dma, p.size, o.dir);
+                }
+            }
+            Kind::Noncontiguous(memory) => {
+                if for_cpu {
+                    api.dma_sync_sg_for_cpu(sim, dev, &memory.sg, o.dir);
+                } else {
+                    api.dma_sync_sg_for_device(sim, dev, &memory.sg, o.dir);
+                }
+            }
             _ => {}
         }
     }
@@ -100,7 +115,9 @@ impl Runner {
         if matches!(&o.kind, Kind::Phys { attrs } if attrs.contains(Attrs::SKIP_CPU_SYNC)) {
             self.sync(&o, true);
         }
-        if matches!(o.kind, Kind::Ring(_)) {
+        let allocated = o.kind.is_allocated();
+        if allocated {
+            self.sync(&o, true);
             self.compare(&o);
         }
         // Nothing but time orders a posted write to a peer before the end of what is not
@@ -109,24 +126,25 @@ impl Runner {
             self.bench.sim.settle(100_000)?;
         }
         let (f, dir) = (o.dev, o.dir);
-        match &mut o.kind {
+        match std::mem::replace(&mut o.kind, Kind::Bus) {
             Kind::Phys { attrs } => {
                 let s = o.spans[0];
-                self.bench.unmap_phys(f, s.dma, s.len, dir, *attrs);
+                self.bench.unmap_phys(f, s.dma, s.len, dir, attrs);
             }
-            Kind::Sg { list, attrs } => self.bench.unmap_sg(f, list, dir, *attrs),
+            Kind::Sg { mut list, attrs } => self.bench.unmap_sg(f, &mut list, dir, attrs),
             Kind::Iova {
-                state,
+                mut state,
                 links,
                 attrs,
                 destroy,
             } => {
                 let mapped = links.iter().map(|(_, s)| s).sum();
-                if *destroy {
+                if destroy {
                     self.bench
-                        .iova_destroy(f, state, links, mapped, (dir, *attrs));
+                        .iova_destroy(f, &mut state, &links, mapped, (dir, attrs));
                 } else {
-                    self.bench.iova_unlink_free(f, state, links, (dir, *attrs));
+                    self.bench
+                        .iova_unlink_free(f, &mut state, &links, (dir, attrs));
                 }
             }
             Kind::Resource => {
@@ -137,9 +155,17 @@ impl Runner {
                 let s = o.spans[0];
                 self.bench.end_bus_address(f, s.dma, s.len);
             }
-            Kind::Ring(memory) => self.bench.free_coherent(f, *memory),
+            Kind::Ring(memory) => self.bench.free_coherent(f, memory),
+            Kind::Pages(pages) => self.bench.free_pages(f, pages),
+            Kind::Noncontiguous(memory) => self.bench.free_noncontiguous(f, memory),
+            Kind::Dmabuf { mut buf, at, sgt } => {
+                if let Err(e) = self.bench.unmap_dmabuf(f, &mut buf, at, sgt) {
+                    self.fail("unmap", format!("DMABUF: {e}"));
+                }
+            }
+            Kind::Odp { region, .. } => self.release(f, region),
         }
-        if !matches!(o.kind, Kind::Ring(_)) {
+        if !allocated {
             self.compare(&o);
         }
         for (base, pages) in &o.pages {

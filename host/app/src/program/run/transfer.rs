@@ -38,7 +38,7 @@ impl Runner {
             Direction::FromDevice => true,
             Direction::Bidirectional => write,
         };
-        let fetch = fetch && !write && !o.runs.is_empty();
+        let fetch = fetch && !write && at < o.model.len() as u64;
         let longest = if fetch { FETCH_MAX } else { 1 << 20 };
         let len = u64::from(len.max(1)).min(room).min(longest);
         // Two transfers of the same bytes would race.
@@ -65,8 +65,9 @@ impl Runner {
             .submit(&mut self.bench.sim, &d)?;
         self.out.transfers += 1;
         if let Some(o) = self.objects.get_mut(&id) {
-            if write && !o.model.is_empty() {
-                pattern_bytes(dma, seed, &mut o.model[at as usize..(at + len) as usize]);
+            // A peer's memory has no model.
+            if write && let Some(bytes) = o.model.get_mut(at as usize..(at + len) as usize) {
+                pattern_bytes(dma, seed, bytes);
             }
             o.under_way.push(UnderWay {
                 transfer,

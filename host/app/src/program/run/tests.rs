@@ -1,0 +1,279 @@
+use tlproof_dma::{Attrs, Profile};
+use tlproof_pcie::{Direction, PhysAddr};
+
+use super::{Runner, run};
+use crate::program::{Attached, Op, Port, Program, World};
+
+fn world() -> World {
+    World {
+        debug: true,
+        kmsan: true,
+        high: true,
+        swiotlb: Some(false),
+        ..World::default()
+    }
+}
+
+#[track_caller]
+fn runs(world: World, ops: Vec<Op>) {
+    let program = Program { world, ops };
+    let outcome = run(&program, None).unwrap();
+    assert_eq!(outcome.failures, [], "{program}");
+    assert_eq!(outcome.refused, 0, "{program}");
+}
+
+fn map(id: u32, dir: Direction) -> Op {
+    Op::Map {
+        id,
+        dev: 0,
+        offset: 0,
+        size: 0x1800,
+        dir,
+        skip_sync: false,
+    }
+}
+
+fn dma(id: u32, at: u32, write: bool) -> Op {
+    Op::Dma {
+        id,
+        at,
+        len: 4096,
+        write,
+        relaxed: false,
+        fetch: true,
+    }
+}
+
+/// A bounced head and tail are mappings of their own: all of a link is promised.
+#[test]
+fn a_link_that_is_bounced_in_part() {
+    let mut world = world();
+    world.ports[0] = Port {
+        untrusted: true,
+        min_align_mask: 0xfff,
+        ..Port::default()
+    };
+    for destroy in [true, false] {
+        let ops = vec![
+            Op::MapIova {
+                id: 1,
+                dev: 0,
+                offset: 2391,
+                sizes: vec![32768],
+                dir: Direction::FromDevice,
+                destroy,
+            },
+            dma(1, 0, true),
+            dma(1, 3000, true),
+            Op::Unmap { id: 1 },
+        ];
+        runs(world.clone(), ops);
+    }
+}
+
+/// Main memory above 4 GiB is bounced for a device that reaches 32 bits and is not translated.
+#[test]
+fn a_device_that_does_not_reach_its_buffer() {
+    let mut world = world();
+    world.iommu = false;
+    world.ports[0].mask_bits = 32;
+    let both = Direction::Bidirectional;
+    let ops = vec![map(1, both), dma(1, 0, true), dma(1, 8, false)];
+    let program = Program { world, ops };
+    let mut r = Runner::new(&program, None).unwrap();
+    r.step(&program.ops[0]).unwrap();
+    assert!(r.bench.dma.swiotlb().unwrap().used() > 0);
+    r.step(&program.ops[1]).unwrap();
+    r.step(&program.ops[2]).unwrap();
+    r.finish().unwrap();
+    assert_eq!(r.out.failures, []);
+}
+
+#[test]
+fn memory_that_the_api_allocates() {
+    for (coherent, iommu) in [(true, true), (false, true), (false, false)] {
+        for scattered in [false, true] {
+            let mut world = world();
+            world.iommu = iommu;
+            world.ports[0].coherent = coherent;
+            let pages = Op::Pages {
+                id: 1,
+                dev: 0,
+                size: 0x2345,
+                dir: Direction::Bidirectional,
+                scattered,
+            };
+            let touch = Op::Touch { id: 1, seed: 9 };
+            let ops = vec![
+                pages,
+                dma(1, 0, false),
+                dma(1, 64, true),
+                touch,
+                dma(1, 1, false),
+            ];
+            runs(world, ops);
+        }
+    }
+    // One segment for the device, and no report that it is longer than the device takes.
+    let long = Op::Pages {
+        id: 1,
+        dev: 0,
+        size: 96218,
+        dir: Direction::ToDevice,
+        scattered: true,
+    };
+    runs(world(), vec![long, dma(1, 0, false)]);
+}
+
+#[test]
+fn a_buffer_of_a_peer_is_taken_back_under_way() {
+    for (redirect, peer) in [(true, 2), (true, 1), (false, 1)] {
+        for dir in [Direction::Bidirectional, Direction::FromDevice] {
+            let mut world = world();
+            world.redirect = redirect;
+            let buffer = Op::Dmabuf {
+                id: 1,
+                dev: 0,
+                peer,
+                ranges: vec![(4, 2), (1, 1)],
+                dir,
+            };
+            let other = Op::Dmabuf {
+                id: 2,
+                dev: 0,
+                peer,
+                ranges: vec![(8, 1)],
+                dir,
+            };
+            let ops = vec![
+                buffer,
+                other,
+                dma(1, 0, true),
+                Op::Revoke { id: 1 },
+                dma(2, 0, true),
+            ];
+            runs(world, ops);
+        }
+    }
+}
+
+#[test]
+fn pages_of_a_process_move() {
+    // Without dma-debug, a device that is not translated is not asked to unmap.
+    for (iommu, debug) in [(true, true), (false, true), (false, false)] {
+        let mut world = world();
+        (world.iommu, world.debug) = (iommu, debug);
+        let region = Op::Odp {
+            id: 1,
+            dev: 0,
+            pages: 3,
+            peer: Some((2, 5)),
+        };
+        let ops = vec![
+            region,
+            dma(1, 4096, true),
+            Op::Migrate { id: 1, page: 1 },
+            dma(1, 4096, false),
+            dma(1, 3 * 4096, true),
+        ];
+        runs(world, ops);
+    }
+}
+
+/// dma-debug says how much a driver leaves behind, and nothing when it leaves nothing.
+#[test]
+fn a_driver_is_unbound() {
+    for leak in [true, false] {
+        let ops = vec![
+            map(1, Direction::ToDevice),
+            map(2, Direction::FromDevice),
+            Op::Unbind { dev: 0, leak },
+            dma(1, 0, false),
+        ];
+        runs(world(), ops);
+    }
+}
+
+/// A step about an object that is not there, or is of another kind, does nothing.
+#[test]
+fn steps_without_their_objects() {
+    let about = |id| {
+        [
+            Op::Revoke { id },
+            Op::Migrate { id, page: 1 },
+            Op::Touch { id, seed: 1 },
+            dma(id, 1, true),
+        ]
+    };
+    let mut ops: Vec<Op> = about(7).into();
+    ops.push(map(1, Direction::ToDevice));
+    ops.extend(about(1));
+    ops.push(Op::Unmap { id: 7 });
+    runs(world(), ops);
+}
+
+fn judges(mut r: Runner) -> Vec<String> {
+    r.finish().unwrap();
+    r.out.failures.into_iter().map(|f| f.judge).collect()
+}
+
+fn started() -> Runner {
+    let program = Program {
+        world: world(),
+        ops: Vec::new(),
+    };
+    Runner::new(&program, None).unwrap()
+}
+
+/// A mapping that nobody ends is a report of dma-debug, besides the leak.
+#[test]
+fn a_leak_is_reported() {
+    let mut r = started();
+    let phys = r.pool_for_test();
+    let (dir, none) = (Direction::FromDevice, Attrs::empty());
+    r.bench.map_phys(0, phys, 64, dir, none).unwrap();
+    let found = judges(r);
+    assert!(found.contains(&"dma-debug".to_owned()), "{found:?}");
+    assert!(found.contains(&"driver".to_owned()), "{found:?}");
+}
+
+/// A device that may read what nobody wrote is a report of KMSAN.
+#[test]
+fn uninitialised_memory_is_reported() {
+    let mut r = started();
+    let phys = r.pool_for_test();
+    r.bench.dma.kmsan_poison(phys, 64);
+    let (dir, none) = (Direction::ToDevice, Attrs::empty());
+    let dma = r.bench.map_phys(0, phys, 64, dir, none).unwrap();
+    r.bench.unmap_phys(0, dma, 64, dir, none);
+    assert_eq!(judges(r), ["kmsan"]);
+}
+
+/// The older Linuxes run the new steps too, whatever their promises come to.
+#[test]
+fn other_profiles_run_all_steps() {
+    for profile in [Profile::Linux72, Profile::PreSeries] {
+        let mut world = world();
+        world.profile = profile;
+        world.ports[0].attached = Attached::Lazy;
+        let ops = vec![
+            Op::Dmabuf {
+                id: 1,
+                dev: 0,
+                peer: 2,
+                ranges: vec![(4, 2), (1, 1)],
+                dir: Direction::Bidirectional,
+            },
+            dma(1, 0, true),
+            Op::Revoke { id: 1 },
+        ];
+        run(&Program { world, ops }, None).unwrap();
+    }
+}
+
+impl Runner {
+    fn pool_for_test(&mut self) -> PhysAddr {
+        let buffer = self.buffer(0, 0, 0, 4096, Direction::FromDevice);
+        buffer.expect("memory").phys
+    }
+}
