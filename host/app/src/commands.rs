@@ -115,6 +115,7 @@ struct Job {
     tally: Tally,
     traces: Vec<TraceRow>,
     dmabench: Option<dmabench::Report>,
+    decisions: Option<replay::SharedDecisions>,
     seed: u64,
     profile: ProfileArg,
     command: String,
@@ -134,6 +135,7 @@ impl Job {
             tally: Tally::default(),
             traces: Vec::new(),
             dmabench: None,
+            decisions: None,
             seed,
             profile: common.profile,
             command,
@@ -243,11 +245,15 @@ impl Job {
             seed: self.seed,
             profile: self.profile.profile(),
             waves: None,
+            decisions: self.decisions.clone(),
         }
     }
 
     /// Replays a trace; returns the cycle of the first violation.
     fn replay(&mut self, path: &Path) -> Result<Option<u64>, Error> {
+        if self.decisions.is_none() {
+            self.decisions = Some(replay::Decisions::create(self.dir.partial())?);
+        }
         let bar = progress(0, &format!("replay {}", stem(path)));
         let sink = Rc::clone(&self.sink);
         let checker =
@@ -278,6 +284,7 @@ impl Job {
     fn replay_waves(&self, path: &Path, first: Option<u64>) -> Result<(), Error> {
         let options = replay::Options {
             waves: Some(self.window(first)?),
+            decisions: None,
             ..self.replay_options()
         };
         let bar = progress(0, "waves");
@@ -338,6 +345,9 @@ impl Job {
         let sink = Rc::try_unwrap(self.sink)
             .map_err(|_| Error::Usage("results are still being written".to_owned()))?
             .into_inner();
+        if let Some(d) = &self.decisions {
+            d.borrow_mut().finish()?;
+        }
         let dir = self.dir.finish(sink.finish()?, &results)?;
         let mut out = std::io::stdout().lock();
         if json {

@@ -288,5 +288,23 @@ fn waves_of_a_replay() {
         let (start, end) = (time(9), time(17));
         assert!(start < end);
         assert_eq!(start > 10_000, status == 1, "{start}");
+        // A row for each comparison with the kernel, and a reason where the two differ.
+        let summary = fs::read(format!("{out}/summary.json")).unwrap();
+        let summary: serde_json::Value = serde_json::from_slice(&summary).unwrap();
+        let row = &summary["summary"]["traces"][0];
+        let mut rows = csv::Reader::from_path(format!("{out}/decisions.csv")).unwrap();
+        let rows: Vec<csv::StringRecord> = rows.records().map(Result::unwrap).collect();
+        assert_eq!(row["compared"], rows.len());
+        let differ = rows.iter().filter(|r| &r[6] == "0").count();
+        assert_eq!(row["differed"], differ);
+        assert_eq!(differ > 0, status == 1);
+        for r in rows {
+            assert_eq!(
+                (r[4] == r[5], r[7].is_empty()),
+                (&r[6] == "1", &r[6] == "1"),
+                "{r:?}"
+            );
+            assert_eq!(&r[0], "cut");
+        }
     }
 }

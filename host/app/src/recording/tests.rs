@@ -89,6 +89,7 @@ fn a_replay_repeats_the_recording() {
                 seed,
                 profile: Profile::Intended,
                 waves: None,
+                decisions: None,
             },
             checker,
             |bench| *keep.borrow_mut() = Some(Recording::start(bench)),

@@ -3,7 +3,10 @@
 use tlproof_dma::{Event, iommu::Prot};
 use tlproof_pcie::PhysAddr;
 
-use super::join::{Mapped, Unmapped};
+use super::{
+    decisions::{Row, SharedDecisions},
+    join::{Mapped, Unmapped},
+};
 use crate::report::Share;
 
 const PAGE: u64 = 4096;
@@ -23,6 +26,18 @@ pub enum Kind {
     Other,
 }
 
+impl Kind {
+    /// What is compared: its own name, or else what the comparison says of itself.
+    const fn name(self, other: &str) -> &str {
+        match self {
+            Self::Prot => "prot",
+            Self::Attrs => "attrs",
+            Self::Iova => "IOVA",
+            Self::Other => other,
+        }
+    }
+}
+
 /// Comparisons so far.
 #[derive(Debug, Default)]
 pub struct Comparison {
@@ -38,6 +53,10 @@ pub struct Comparison {
     pub iova: Share,
     /// Line of the operation that is being compared.
     pub line: u64,
+    /// Its name.
+    pub call: &'static str,
+    /// Name of the trace, and where its rows go.
+    pub rows: Option<(String, SharedDecisions)>,
     reasons: Vec<Difference>,
     notes: Vec<Difference>,
 }
@@ -84,6 +103,19 @@ impl Comparison {
         if let Some(share) = share {
             share.compared += 1;
             share.agreed += u64::from(kernel == ours);
+        }
+        if let Some((trace, rows)) = &self.rows {
+            let equal = kernel == ours;
+            rows.borrow_mut().row(&Row {
+                trace,
+                line: self.line,
+                call: self.call,
+                what: kind.name(reason),
+                kernel: &show(kernel),
+                ours: &show(ours),
+                equal,
+                reason: if equal { "" } else { reason },
+            });
         }
         if kernel == ours {
             return true;

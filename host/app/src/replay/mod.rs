@@ -3,6 +3,7 @@
 
 mod calls;
 mod compare;
+mod decisions;
 mod join;
 mod machine;
 mod target;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use tlproof_dma::Profile;
 
 pub use compare::Difference;
+pub use decisions::{Decisions, SharedDecisions};
 
 use crate::{
     checker::Checker,
@@ -72,6 +74,8 @@ pub struct Options {
     pub profile: Profile,
     /// Waves to write; the replay ends with them.
     pub waves: Option<Waves>,
+    /// Where every comparison with the kernel goes.
+    pub decisions: Option<SharedDecisions>,
 }
 
 /// A replayed trace.
@@ -151,6 +155,8 @@ pub fn replay_with(
     prepare(&mut bench);
 
     let mut replayer = Replayer::new(&mut bench, &plan, &operations, (seed, blocking));
+    let rows = options.decisions.clone();
+    replayer.comparison.rows = rows.map(|rows| (capture.name.clone(), rows));
     let stopped = run(&mut replayer, &operations, &mut progress).map_err(machine)?;
     let (counts, mut comparison) = (replayer.counts, std::mem::take(&mut replayer.comparison));
     bench.quiesce().map_err(machine)?;

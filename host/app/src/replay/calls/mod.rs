@@ -252,6 +252,7 @@ impl<'a, T: Target> Replayer<'a, T> {
     /// When the machine fails; what the API refuses is a difference.
     pub fn step(&mut self, o: &Operation) -> Result<(), Error> {
         self.comparison.line = o.line;
+        self.comparison.call = o.call.name();
         self.attrs = o.call.attrs();
         self.counts.mappings += u64::from(o.call.maps());
         self.target.parts().0.set_cpu(o.cpu);

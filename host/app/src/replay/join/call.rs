@@ -237,17 +237,40 @@ impl Call {
         }
     }
 
+    /// The kernel's function, or what it is if it is none.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::MapPhys { .. } => "dma_map_phys",
+            Self::UnmapPhys { .. } => "dma_unmap_phys",
+            Self::MapSg { .. } => "dma_map_sg",
+            Self::UnmapSg { .. } => "dma_unmap_sg",
+            Self::Alloc { .. } => "dma_alloc",
+            Self::Free { .. } => "dma_free",
+            Self::Sync { .. } => "dma_sync_single",
+            Self::SyncSg { .. } => "dma_sync_sg",
+            Self::TryAlloc { .. } => "dma_iova_try_alloc",
+            Self::Link { .. } => "dma_iova_link",
+            Self::IovaSync { .. } => "dma_iova_sync",
+            Self::Unlink { .. } => "dma_iova_unlink",
+            Self::IovaFree { .. } => "dma_iova_free",
+            Self::Destroy { .. } => "dma_iova_destroy",
+            Self::P2p { .. } => "pci_p2pdma_map_type",
+            Self::Flush { .. } => "flush queue",
+            Self::Skip { .. } => "other",
+        }
+    }
+
     /// Name and attributes of a call that has some.
     pub const fn attrs(&self) -> Option<(&'static str, Attrs)> {
         match self {
-            Self::MapPhys { attrs, .. } => Some(("dma_map_phys", *attrs)),
-            Self::UnmapPhys { attrs, .. } => Some(("dma_unmap_phys", *attrs)),
-            Self::MapSg { attrs, .. } => Some(("dma_map_sg", *attrs)),
-            Self::UnmapSg { attrs, .. } => Some(("dma_unmap_sg", *attrs)),
-            Self::Alloc { attrs, .. } => Some(("dma_alloc", *attrs)),
-            Self::Link { attrs, .. } => Some(("dma_iova_link", *attrs)),
-            Self::Unlink { attrs, .. } => Some(("dma_iova_unlink", *attrs)),
-            Self::Destroy { attrs, .. } => Some(("dma_iova_destroy", *attrs)),
+            Self::MapPhys { attrs, .. }
+            | Self::UnmapPhys { attrs, .. }
+            | Self::MapSg { attrs, .. }
+            | Self::UnmapSg { attrs, .. }
+            | Self::Alloc { attrs, .. }
+            | Self::Link { attrs, .. }
+            | Self::Unlink { attrs, .. }
+            | Self::Destroy { attrs, .. } => Some((self.name(), *attrs)),
             _ => None,
         }
     }

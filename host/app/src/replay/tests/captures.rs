@@ -55,6 +55,7 @@ fn simulate(name: &str, profile: Profile) -> crate::replay::Outcome {
         seed: 1,
         profile,
         waves: None,
+        decisions: None,
     };
     crate::replay::replay(&path, &options, checker, |_| {}).unwrap()
 }
