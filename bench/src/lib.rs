@@ -37,3 +37,18 @@ pub fn bare(cycles: u64) {
     m.input.set_rst_ni(true);
     m.clock(cycles).expect("no assertion fails");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_measured_works() {
+        let mut c = campaign(1, 2_000);
+        c.run(|_| {}).expect("no assertion fails");
+        let checker = &c.bench.sim.checker;
+        assert!(checker.tlps() >= 2_000);
+        assert_eq!(checker.failed(), 0);
+        bare(1_000);
+    }
+}
