@@ -169,7 +169,7 @@ impl Nvme {
             } else {
                 1
             },
-            merge: true,
+            merge: !dma.config().kmsan,
         }
     }
 

@@ -124,7 +124,7 @@ impl Mapper {
     ) -> Result<DmaAddr, MapError> {
         if !self.use_map_api {
             // No call of the mapping API tells the sanitizer, so it is told by hand.
-            kmsan_handle_dma(dma, phys, len.into(), dir);
+            dma.kmsan_handle_dma(phys, len.into(), dir);
             return Ok(DmaAddr(phys.0));
         }
         dma.dma_map_page(m, self.dev, phys, len.into(), dir, attrs)
@@ -145,6 +145,3 @@ impl Mapper {
         }
     }
 }
-
-/// The one place where the bypass tells the sanitizer what the device will access.
-fn kmsan_handle_dma<I>(_dma: &mut Dma<I>, _phys: PhysAddr, _len: u64, _dir: Direction) {}

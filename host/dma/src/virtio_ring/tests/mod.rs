@@ -178,6 +178,51 @@ fn without_access_platform_the_api_is_bypassed() {
     b.assert_clean();
 }
 
+/// The sanitizer hears of every buffer, by the mapping API or by hand; not of premapped ones.
+#[test]
+fn uninitialised_memory() {
+    for (features, reports) in [(PLATFORM, 1), (LEGACY, 1), (indirect(LEGACY), 1)] {
+        let mut b = bench(true);
+        b.dma.kmsan = Some(Box::default());
+        b.dma.kmsan_poison(PhysAddr(RAM + 8), 4);
+        b.dma.kmsan_poison(PhysAddr(RAM + 0x1000), 64);
+        let mut q = queue(&mut b, 4, features);
+        let input = vecs(&[(RAM + 0x1000, 64)]);
+        let buffers = Buffers::Memory {
+            out: &[],
+            input: &input,
+        };
+        q.add(&mut b.dma, &mut b.m, buffers, 1).unwrap();
+        let out = vecs(&[(RAM, 8), (RAM + 0x1000, 64)]);
+        let buffers = Buffers::Memory {
+            out: &out,
+            input: &[],
+        };
+        q.add(&mut b.dma, &mut b.m, buffers, 2).unwrap();
+        let count = |b: &Bench| b.dma.kmsan().unwrap().count();
+        assert_eq!(count(&b), 0);
+        let v = DmaVec {
+            addr: tlproof_pcie::DmaAddr(RAM),
+            len: 16,
+        };
+        let buffers = Buffers::Premapped {
+            out: &[v],
+            input: &[],
+        };
+        q.add(&mut b.dma, &mut b.m, buffers, 3).unwrap();
+        assert_eq!(count(&b), 0);
+        while q.detach_unused_buf(&mut b.dma, &mut b.m).is_some() {}
+        let out = vecs(&[(RAM, 16)]);
+        let buffers = Buffers::Memory {
+            out: &out,
+            input: &[],
+        };
+        q.add(&mut b.dma, &mut b.m, buffers, 4).unwrap();
+        assert_eq!(count(&b), reports);
+        q.delete(&mut b.dma, &mut b.m);
+    }
+}
+
 #[test]
 fn premapped_buffers_are_left_alone() {
     for features in [PLATFORM, indirect(PLATFORM)] {
