@@ -164,6 +164,8 @@ rules! {
     Payload => Promise "payload",
     /// The answer of the IOMMU.
     Translation => Architecture "iommu-translation",
+    /// What is refused is in no cache that an IOMMU may have either.
+    Exposure => Architecture "iommu-exposure",
     /// The fault queue.
     FaultRecord => Architecture "iommu-fault-record",
     /// Memory type, snoop and order resolved by the bridge.

@@ -428,3 +428,60 @@ fn a_record_is_optional_while_dtf_is_old_or_new() {
         }
     }
 }
+
+/// An address with leaf tables of its own.
+const OTHER: u64 = 0x34_3456_7000;
+
+#[test]
+fn what_stood_in_a_table_before_it_was_pointed_to_is_no_version() {
+    let mut m = Machine::new(CAPS);
+    let leaf = m.map(IOVA, pte(OLD, RW));
+    m.store(leaf, 0);
+    // Its own address is invalidated, which is not that of the walk below.
+    m.command(VMA | AV, page(IOVA));
+    m.fence();
+    // The table comes back for another address.
+    let (table, pointer) = (leaf & !0xfff, m.slot(3, OTHER, 1));
+    m.store(pointer, pte(table, V));
+    let since = m.judge.stamp();
+    let mismatch = m.check(OTHER, since, ok(OLD, 0)).unwrap_err();
+    assert_eq!(mismatch.field, Field::Status);
+    assert!(m.check(OTHER, since, ur(13)).is_ok());
+    // What changes afterwards is.
+    m.store(leaf, pte(OLD, RW));
+    m.store(leaf, 0);
+    let since = m.judge.stamp();
+    assert!(m.check(OTHER, since, ok(OLD, 0)).is_ok());
+}
+
+#[test]
+fn a_pointer_that_nothing_dropped_exposes_the_table_that_it_pointed_to() {
+    for (operands, exposed) in [(AV, true), (0, false), (AV | 1 << 34, false)] {
+        let mut m = Machine::new(CAPS | NL_S);
+        // The context as it was while it was written.
+        m.command(3, 0);
+        let leaf = m.map(IOVA, pte(OLD, RW));
+        let pointer = m.slot(3, IOVA, 1);
+        m.store(leaf, 0);
+        m.store(pointer, 0);
+        m.command(VMA | operands, if operands == 0 { 0 } else { page(IOVA) });
+        m.fence();
+        let request = Request::untranslated(DID, IOVA, false);
+        let since = m.judge.stamp();
+        assert_eq!(
+            m.judge.exposed(&m.memory, &request, since),
+            None,
+            "{operands:#x}"
+        );
+        // The table's page is used for something that looks like an entry.
+        m.store(leaf, pte(NEW, RW));
+        let since = m.judge.stamp();
+        assert_eq!(m.cause(IOVA, false), 13);
+        let found = m.judge.exposed(&m.memory, &request, since);
+        assert_eq!(
+            found.map(|t| t.spa.0),
+            exposed.then_some(NEW),
+            "{operands:#x}"
+        );
+    }
+}

@@ -250,6 +250,29 @@ pub(super) fn tables() -> Found {
     r.finish()
 }
 
+/// In lazy mode a range that was unmapped waits for the flush: until then the unit may still
+/// translate it to where it was.
+pub(super) fn lazy() -> Found {
+    let mut r = Rig::new(Setup {
+        attach: [Attach::Lazy; 3],
+        ..Setup::default()
+    })?;
+    let none = Attrs::empty();
+    for page in 0..4 {
+        let phys = BUFFER.offset(page * PAGE);
+        let mapped = r.b.map_phys(CLIENT, phys, PAGE, FromDevice, none);
+        let Some(dma) = r.ok("dma_map_phys", mapped) else {
+            continue;
+        };
+        let seed = 7 + page as u32;
+        r.write(dma, 256, seed)?;
+        r.compare(phys, dma, 256, seed);
+        r.b.unmap_phys(CLIENT, dma, PAGE, FromDevice, none);
+    }
+    r.b.flush();
+    r.finish()
+}
+
 /// A device is blocked while its mapping stays, and let in again.
 pub(super) fn context() -> Found {
     let mut r = Rig::new(Setup::default())?;

@@ -31,7 +31,7 @@ pub(super) const NEAR: usize = 1;
 pub(super) const FAR: usize = 2;
 
 pub(super) fn all() -> Vec<Workload> {
-    let list: [(&str, fn() -> Result<Vec<Failure>, Error>); 15] = [
+    let list: [(&str, fn() -> Result<Vec<Failure>, Error>); 16] = [
         ("peer through the bridge", peer),
         ("peer of a bounced device", bounced_peer),
         ("bounced memory", bounced),
@@ -45,6 +45,7 @@ pub(super) fn all() -> Vec<Workload> {
         ("nvme requests", peers::nvme),
         ("large mappings", peers::large),
         ("page tables", peers::tables),
+        ("lazy mode", peers::lazy),
         ("device context", peers::context),
         ("write under way at unmap", peers::late_write),
     ];

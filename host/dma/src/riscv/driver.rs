@@ -263,16 +263,18 @@ impl RiscvIommu {
             0 => Command::inval_all(),
             _ => Command::inval_pscid(c.pscid),
         };
+        let mut run = |m: &mut dyn Machine, context| {
+            let list = [Command::inval_device(id), inval(context)];
+            let list = if mutant!(M35a) { &list[1..] } else { &list };
+            self.commands.run(m, list)
+        };
         let old = slot.read(m);
         if old.valid {
             slot.invalidate(m);
-            let list = [Command::inval_device(id), inval(old)];
-            let list = if mutant!(M35a) { &list[1..] } else { &list };
-            self.commands.run(m, list)?;
+            run(m, old)?;
         }
         slot.write(m, new);
-        self.commands
-            .run(m, &[Command::inval_device(id), inval(new)])
+        run(m, new)
     }
 
     /// Takes a device out of the domain that it is in, `except` aside; translations of a domain

@@ -184,12 +184,18 @@ impl History {
             context: None,
             needs_global: false,
             global_leaf: false,
+            reached: 0,
         }
     }
 }
 
-/// An entry, and when it was changed; the current one was not.
-type Version<const N: usize> = ([u64; N], Option<u64>);
+/// An entry, since when it stood there (0 if not known), and when it was changed; the current one
+/// was not.
+struct Version<const N: usize> {
+    words: [u64; N],
+    from: u64,
+    until: Option<u64>,
+}
 
 /// Pages in which a walk has read. The small array keeps repeated reads out of the set.
 struct TablePages {
@@ -290,6 +296,9 @@ pub(super) struct Versions<'a, M> {
     needs_global: bool,
     /// The leaf that was read last is a global mapping.
     global_leaf: bool,
+    /// Since when the table that is read next is pointed to: what stood in it before then was
+    /// never part of this walk.
+    reached: u64,
 }
 
 impl<M: Memory> Versions<'_, M> {
@@ -306,6 +315,7 @@ impl<M: Memory> Versions<'_, M> {
         self.context = None;
         self.needs_global = false;
         self.global_leaf = false;
+        self.reached = 0;
         while let Some((pick, count)) = self.picks.pop() {
             if pick + 1 < count {
                 self.picks.push((pick + 1, count));
@@ -330,7 +340,6 @@ impl<M: Memory> Versions<'_, M> {
     /// The entry now and before each of its changes, newest first, with the time of that change.
     fn all<const N: usize>(&self, addr: u64) -> Result<Vec<Version<N>>, AccessFault> {
         let current = read::<N>(self.mem, addr)?;
-        let mut versions = vec![(current, None)];
         let mut changes: Vec<(u64, usize, u64)> = Vec::new();
         for word in 0..N {
             if let Some(log) = self.history.index.get(&(addr + 8 * word as u64)) {
@@ -338,37 +347,45 @@ impl<M: Memory> Versions<'_, M> {
             }
         }
         changes.sort_unstable_by_key(|c| std::cmp::Reverse(c.0));
-        let mut words = current;
-        for (at, word, old) in changes {
+        let (mut words, mut until) = (current, None);
+        let mut versions = Vec::with_capacity(changes.len() + 1);
+        for (from, word, old) in changes {
+            versions.push(Version { words, from, until });
             words[word] = old;
-            versions.push((words, Some(at)));
+            until = Some(from);
         }
+        let from = 0;
+        versions.push(Version { words, from, until });
         Ok(versions)
     }
 
-    /// The versions that a walk may use.
+    /// The versions that a walk may use, each with the time since when it stood there.
     fn legal<const N: usize>(
         &self,
         addr: u64,
         cacheable: impl Fn(&[u64; N]) -> bool,
         covers: impl Fn(&[u64; N], &Scope) -> bool,
-    ) -> Result<Vec<[u64; N]>, AccessFault> {
-        let mut legal: Vec<[u64; N]> = Vec::new();
-        for (words, obsolete) in self.all::<N>(addr)? {
-            let usable = match obsolete {
+    ) -> Result<Vec<([u64; N], u64)>, AccessFault> {
+        let mut legal: Vec<([u64; N], u64)> = Vec::new();
+        for Version { words, from, until } in self.all::<N>(addr)? {
+            let usable = match until {
                 None => true,
                 // The change came while the request was under way.
                 Some(at) if at >= self.since => true,
                 Some(at) => {
                     cacheable(&words)
+                        && at > self.reached
                         && (self.forget_invalidations
                             || !self
                                 .history
                                 .dropped(at, self.since, |scope| covers(&words, scope)))
                 }
             };
-            if usable && !legal.contains(&words) {
-                legal.push(words);
+            match legal.iter_mut().find(|l| l.0 == words) {
+                // The more lenient of two equal ones.
+                Some(l) if usable => l.1 = l.1.min(from),
+                None if usable => legal.push((words, from)),
+                _ => {}
             }
         }
         Ok(legal)
@@ -378,7 +395,7 @@ impl<M: Memory> Versions<'_, M> {
         &self,
         addr: u64,
         device_id: u32,
-    ) -> Result<Vec<[u64; N]>, AccessFault> {
+    ) -> Result<Vec<([u64; N], u64)>, AccessFault> {
         self.legal(
             addr,
             |words| words[0] & 1 == 1,
@@ -468,20 +485,23 @@ impl<M: Memory> Tables for Versions<'_, M> {
                 let spared = self.legal(addr, valid, |words, scope| {
                     !by_pscid(scope) && drops(words, scope)
                 })?;
-                for words in spared {
-                    if !Pte::new(words[0], big).is_leaf() && !legal.contains(&words) {
-                        legal.push(words);
+                for (words, from) in spared {
+                    let known = legal.iter().any(|l| l.0 == words);
+                    if !Pte::new(words[0], big).is_leaf() && !known {
+                        legal.push((words, from));
                     }
                 }
                 let pick = self.pick(legal.len());
-                let pte = Pte::new(legal[pick][0], big);
+                let (words, from) = legal[pick];
+                let pte = Pte::new(words[0], big);
                 self.needs_global |= pick >= certain;
                 self.global_leaf = pte.is_leaf() && (global || pte.global());
-                return Ok(legal[pick]);
+                self.reached = self.reached.max(from);
+                return Ok(words);
             }
         };
         let pick = self.pick(legal.len());
-        Ok(legal[pick])
+        Ok(legal[pick].0)
     }
 
     /// Translations are tagged with the PSCID, not with the root (IOMMU §2.8): those of an earlier
@@ -492,9 +512,9 @@ impl<M: Memory> Tables for Versions<'_, M> {
         };
         let mut legal = vec![(dc.fsc, false)];
         // `ta` and `fsc` are doublewords 2 and 3 of either format.
-        for (words, obsolete) in self.all::<4>(addr).unwrap_or_default() {
+        for Version { words, until, .. } in self.all::<4>(addr).unwrap_or_default() {
             let old = DeviceContext::new(&[words[0], words[1], words[2], words[3], 0, 0, 0, 0]);
-            let Some(at) = obsolete else { continue };
+            let Some(at) = until else { continue };
             let dropped = |spare_global: bool| {
                 !self.forget_invalidations
                     && self.history.dropped(at, self.since, |scope| {

@@ -307,6 +307,37 @@ impl Judge {
         mismatch.map_or(Ok(now), Err)
     }
 
+    /// What an IOMMU may still make of a request out of its caches although the tables refuse it:
+    /// a translation that no completed invalidation has dropped. For software under test: after
+    /// unmap there must be none, whatever this IOMMU caches (IOMMU §6.2).
+    #[must_use]
+    pub fn exposed<M: Memory>(
+        &mut self,
+        mem: &M,
+        request: &Request,
+        since: Stamp,
+    ) -> Option<Translation> {
+        let ddtp = self.registers.ddtp();
+        let walker = Walker {
+            caps: &self.registers.capabilities,
+            choices: &self.choices,
+            fctl: self.registers.fctl(),
+        };
+        let mut versions = self.history.versions(mem, ddtp, since.0, false);
+        for _ in 0..COMBINATIONS {
+            let outcome = walker.translate(&mut versions, request);
+            if let Outcome::Ok(t) = outcome
+                && versions.consistent()
+            {
+                return Some(t);
+            }
+            if !versions.next() {
+                break;
+            }
+        }
+        None
+    }
+
     fn predict(&mut self, outcome: &Outcome, ambiguous: bool) {
         let enabled = self.registers.fqcsr() & 1 == 1;
         match outcome {

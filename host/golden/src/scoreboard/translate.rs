@@ -3,7 +3,7 @@
 use tlproof_pcie::{CplStatus, Head, MemAttr, MemType, PhysAddr, tlp::AddressType};
 
 use super::{Dest, Scoreboard, Translated};
-use crate::flight::{Demand, Responder};
+use crate::flight::{Demand, Grant, Responder};
 use crate::iommu::{Actual, Outcome, Request, Stamp, Status, TransactionType};
 use crate::memory::Memory;
 use crate::violation::{Rule, Tap, TlpId};
@@ -37,7 +37,8 @@ impl Scoreboard {
         actual: &Translated,
     ) {
         let stamp = self.flights.get(slot).stamp;
-        let status = self.ask_iommu(mem, head, stamp, actual);
+        let probe = self.flights.get(slot).grant == Grant::Rogue { reachable: false };
+        let status = self.ask_iommu(mem, head, stamp, actual, probe);
         if actual.status != Status::Ok {
             let got = format!("refused with cause {}", actual.cause);
             self.check_permission(slot, Some(&got));
@@ -109,6 +110,7 @@ impl Scoreboard {
         head: &Head,
         stamp: Stamp,
         actual: &Translated,
+        probe: bool,
     ) -> Option<Status> {
         self.stats.check(Rule::Translation);
         if !self.config.iommu {
@@ -153,7 +155,12 @@ impl Scoreboard {
         };
         match self.judge.check(mem, &request, stamp, &answer) {
             Ok(Outcome::Unmodelled(_)) => None,
-            Ok(outcome) => outcome.status(),
+            Ok(outcome) => {
+                if probe && outcome.status() != Some(Status::Ok) {
+                    self.check_exposure(mem, &request, stamp);
+                }
+                outcome.status()
+            }
             Err(m) => {
                 self.violate(
                     Rule::Translation,
@@ -164,6 +171,20 @@ impl Scoreboard {
                 );
                 None
             }
+        }
+    }
+
+    /// This IOMMU refuses what nobody promised; so must one that keeps all that was not invalidated.
+    fn check_exposure<M: Memory>(&mut self, mem: &M, request: &Request, stamp: Stamp) {
+        self.stats.check(Rule::Exposure);
+        if let Some(t) = self.judge.exposed(mem, request, stamp) {
+            self.violate(
+                Rule::Exposure,
+                "invalidation",
+                "no cache of an IOMMU translates it",
+                format!("{}, {}", t.spa, t.pbmt),
+                "IOMMU §6.2, §3.1.1",
+            );
         }
     }
 

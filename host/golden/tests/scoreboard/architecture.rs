@@ -159,3 +159,21 @@ fn accesses_of_the_iommu_are_coherent() {
     b.play(&[Step::Mem(r, vec![])]);
     b.only(Judge::Architecture, "snoop");
 }
+
+#[test]
+fn what_a_cache_may_still_hold_is_exposed() {
+    for settled in [false, true] {
+        let mut b = Bench::new();
+        b.sb.register_written(&b.mem, 16, 8, 0); // ddtp: Off
+        if settled {
+            b.sb.register_read(16, 8, 0);
+        }
+        b.sb.expect_rogue(EP[0], BusAddr(BUFFER), 4, false);
+        b.play(&refused_read(0, &request(0, false, BUFFER, 1, 1)));
+        if settled {
+            b.clean();
+        } else {
+            b.only(Judge::Architecture, "invalidation");
+        }
+    }
+}
