@@ -58,6 +58,7 @@ run)
 test)
     setup
     cargo test --release --workspace --doc
+    cargo test --release -p tlproof --features mutants --test mutants
     exec cargo test --release --workspace --lib --bins --tests "$@"
     ;;
 *)

@@ -308,3 +308,15 @@ fn waves_of_a_replay() {
         }
     }
 }
+
+/// What a wrong implementation is called stands in the program only when it was built for them.
+#[test]
+fn the_normal_build_has_no_mutants() {
+    let program = fs::read(env!("CARGO_BIN_EXE_tlproof")).expect("it is there");
+    let name = b"Cached pointers to freed tables are not invalidated.";
+    let found = program.windows(name.len()).any(|w| w == name);
+    assert_eq!(found, cfg!(feature = "mutants"));
+    if !found {
+        refused(&["mutants"], "mutants");
+    }
+}

@@ -22,7 +22,7 @@ use crate::{
     testbench::{Error, Setup, nvme::data_transfer},
 };
 
-type Found = Result<Vec<Failure>, Error>;
+pub(super) type Found = Result<Vec<Failure>, Error>;
 
 /// Neighbours below the switch reach each other directly.
 fn below() -> Setup {
@@ -57,8 +57,8 @@ pub(super) fn scatterlist() -> Found {
         let none = Attrs::empty();
         let mapped = r.b.map_sg(CLIENT, &mut list, FromDevice, none);
         if let Some(n) = r.ok("dma_map_sg", mapped) {
-            for i in 0..n {
-                r.write(list[i].dma_address, 64, 7)?;
+            for segment in &list[..n] {
+                r.write(segment.dma_address, 64, 7)?;
             }
             r.b.unmap_sg(CLIENT, &mut list, FromDevice, none);
         }
@@ -240,6 +240,8 @@ pub(super) fn tables() -> Found {
     r.b.iova_promise(CLIENT, &first, &whole, none);
     let dma = first.addr();
     r.read(dma, 64)?;
+    // Against its direction.
+    r.rogue(dma, true)?;
     r.b.iova_unlink_free(CLIENT, &mut first, &whole, (ToDevice, none));
     let linked =
         r.b.iova_link(CLIENT, &mut second, phys[1], 0, SIZE, (ToDevice, none));

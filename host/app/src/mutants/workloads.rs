@@ -31,7 +31,8 @@ pub(super) const NEAR: usize = 1;
 pub(super) const FAR: usize = 2;
 
 pub(super) fn all() -> Vec<Workload> {
-    let list: [(&str, fn() -> Result<Vec<Failure>, Error>); 16] = [
+    type Run = fn() -> peers::Found;
+    let list: [(&str, Run); 16] = [
         ("peer through the bridge", peer),
         ("peer of a bounced device", bounced_peer),
         ("bounced memory", bounced),
