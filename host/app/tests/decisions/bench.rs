@@ -187,7 +187,7 @@ impl Bench {
     }
 
     /// The rows of `tlps.csv`; the machine is gone then.
-    fn tlps(self) -> Vec<checks::Tlp> {
+    pub fn tlps(self) -> Vec<checks::Tlp> {
         let Self { b, sink, dir, .. } = self;
         drop(b);
         let sink = Rc::try_unwrap(sink).ok().expect("the checker is gone");
@@ -335,7 +335,7 @@ impl Bench {
     }
 
     /// Runs one transfer to its end.
-    fn transfer(&mut self, d: &Descriptor) {
+    pub fn transfer(&mut self, d: &Descriptor) {
         let f = &mut self.b.functions[CLIENT].engine;
         f.submit(&mut self.b.sim, d).expect("the device answers");
         for _ in 0..1000 {

@@ -473,6 +473,69 @@ pub fn taps(row: &Row, map: &MemoryMap, bdf: Bdf, seen: &Seen, tlps: &[Tlp]) {
     assert_eq!(last, spa, "{id}: where they ended up");
 }
 
+/// Where the requests of a list's segments end up, and with which memory type.
+pub fn ends(
+    row: &Row,
+    map: &MemoryMap,
+    bdf: Bdf,
+    dir: Direction,
+    segments: &[(PhysAddr, u64)],
+    tlps: &[Tlp],
+) {
+    let id = &row.id;
+    let (place, mem_type) = row.taps.split_once(' ').unwrap_or((&row.taps, ""));
+    let kind = if dir.device_writes() { "MWr" } else { "MRd" };
+    let (requester, tap) = (
+        bdf.to_string(),
+        match place {
+            "memory" => "memory",
+            "ep1" => "ep1.rx",
+            _ => "ep2.rx",
+        },
+    );
+    let sent = |tap: &str| -> Vec<&Tlp> {
+        let own = |t: &&Tlp| t.requester == requester && t.kind == kind && t.tap == tap;
+        tlps.iter().filter(own).collect()
+    };
+    let phys = |t: &Tlp| match place {
+        "memory" => PhysAddr(t.address()),
+        _ => map.to_phys(tlproof_pcie::BusAddr(t.address())),
+    };
+    let inside = |at: PhysAddr| segments.iter().any(|(s, n)| s.0 <= at.0 && at.0 < s.0 + n);
+    let there: Vec<_> = sent(tap).into_iter().filter(|t| inside(phys(t))).collect();
+    for (first, _) in segments {
+        assert!(
+            there.iter().any(|t| phys(t) == *first),
+            "{id}: nothing came to {first}"
+        );
+    }
+    if dir.device_writes() {
+        // What the device reads besides is the list.
+        for t in sent(tap) {
+            assert!(inside(phys(t)), "{id}: {t:?}");
+        }
+        for other in ["memory", "ep1.rx", "ep2.rx"] {
+            assert!(
+                other == tap || sent(other).is_empty(),
+                "{id}: also at {other}"
+            );
+        }
+    }
+    if mem_type == "switch" {
+        let entered = sent("rp0.rx")
+            .into_iter()
+            .filter(|t| inside(map.to_phys(tlproof_pcie::BusAddr(t.address()))));
+        assert_eq!(entered.count(), 0, "{id}: reached the root complex");
+        return;
+    }
+    let translated = sent("rp0.translate");
+    let data = translated.iter().filter(|t| inside(PhysAddr(t.address())));
+    for t in data.clone() {
+        assert_eq!(t.mem_type.as_deref(), Some(mem_type), "{id}: {t:?}");
+    }
+    assert_eq!(data.count(), there.len(), "{id}: translations");
+}
+
 impl Tlp {
     fn address(&self) -> u64 {
         number(self.address.as_deref().expect("an address"))

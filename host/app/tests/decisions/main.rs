@@ -6,6 +6,7 @@
 
 mod bench;
 mod checks;
+mod nvme;
 mod row;
 mod walk;
 
@@ -15,7 +16,7 @@ use libtest_mimic::{Arguments, Trial};
 use row::Row;
 
 /// The tables, and how many rows each has.
-const TABLES: [(&str, usize); 10] = [
+const TABLES: [(&str, usize); 11] = [
     ("A1", 10),
     ("A2", 17),
     ("A3", 14),
@@ -26,6 +27,7 @@ const TABLES: [(&str, usize); 10] = [
     ("A8", 8),
     ("A9", 8),
     ("A10", 7),
+    ("A12", 10),
 ];
 
 fn main() {
@@ -50,7 +52,7 @@ fn main() {
             let ignored = row.ignored.clone();
             let row = row.clone();
             let trial = Trial::test(name, move || {
-                bench::run(&row, dir);
+                row.run(dir);
                 Ok(())
             });
             trials.push(if ignored.is_empty() {
@@ -104,7 +106,7 @@ fn sensitive(rows: &[Row]) -> Result<(), String> {
             .clone();
         *row.column(column) = value.to_owned();
         let dir = row.directions()[0];
-        if catch_unwind(AssertUnwindSafe(|| bench::run(&row, dir))).is_ok() {
+        if catch_unwind(AssertUnwindSafe(|| row.run(dir))).is_ok() {
             deaf.push(format!("{id} with {column} {value:?}"));
         }
     }

@@ -4,6 +4,8 @@ use serde::Deserialize;
 use tlproof_dma::Attrs;
 use tlproof_pcie::Direction;
 
+use crate::{bench, nvme};
+
 /// One row: what is set up, what is called, and what must come of it. Empty columns state nothing
 /// where this is said, else the usual.
 #[derive(Clone, Debug, Deserialize)]
@@ -58,11 +60,22 @@ impl Row {
     pub fn directions(&self) -> Vec<Direction> {
         use Direction::{Bidirectional, FromDevice, ToDevice};
         match self.dir.as_str() {
+            // A request of a disk moves data one way.
+            "*" if self.call.starts_with("nvme") => vec![ToDevice, FromDevice],
             "*" => vec![Bidirectional, ToDevice, FromDevice],
             "BIDI" => vec![Bidirectional],
             "TO" => vec![ToDevice],
             "FROM" | "" => vec![FromDevice],
             other => panic!("{}: direction {other:?}", self.id),
+        }
+    }
+
+    /// Sets it up, makes the call, and compares.
+    pub fn run(&self, dir: Direction) {
+        if self.call.starts_with("nvme") {
+            nvme::run(self, dir);
+        } else {
+            bench::run(self, dir);
         }
     }
 
@@ -87,6 +100,7 @@ impl Row {
     /// The column of that name.
     pub fn column(&mut self, name: &str) -> &mut String {
         match name {
+            "unmap" => &mut self.unmap,
             "result" => &mut self.result,
             "address" => &mut self.address,
             "prot" => &mut self.prot,
@@ -104,7 +118,7 @@ impl Row {
 }
 
 /// Statements that are wrong, each of which must be noticed.
-pub const WRONG: [(&str, &str, &str); 22] = [
+pub const WRONG: [(&str, &str, &str); 25] = [
     ("A2.1", "result", "E:Overflow"),
     ("A2.9", "result", "ok"),
     ("A2.9", "result", "E:Overflow"),
@@ -127,6 +141,9 @@ pub const WRONG: [(&str, &str, &str); 22] = [
     ("A5.7", "after", ""),
     ("A7.7", "caught", ""),
     ("A9.4", "commands", "0x3002,0"),
+    ("A12.1", "address", "PRP1 PRP2"),
+    ("A12.9", "unmap", "1 destroy"),
+    ("A12.9", "taps", "ep2 write-back"),
 ];
 
 /// `0x` hexadecimal, decimal, or with the suffix `K` or `M`.
