@@ -28,6 +28,7 @@ rtl/iommu/iommu_drain.sv
 rtl/iommu/iommu_regs.sv
 rtl/iommu/iommu_mem_arb.sv
 rtl/iommu/iommu_front.sv
+rtl/iommu/iommu_xlate.sv
 rtl/iommu/iommu.sv
 rtl/pcie/cfg_type0.sv
 rtl/pcie/ep_id_pool.sv

@@ -53,6 +53,7 @@ module hb_iommu_port (
 
   pma_e pma;
   logic legal;
+  logic write;
   logic is_io;
   logic local_done;
   logic ack_ready;
@@ -65,27 +66,31 @@ module hb_iommu_port (
   logic [15:0] reading_q;
 
   logic unused;
-  assign unused = ^in_rsp_i.len_dw;  // the IOMMU counts its beats
+  // The IOMMU counts its beats; with no second stage and no QoS IDs these are 0.
+  assign unused = ^{in_rsp_i.len_dw, req_i.pbmt, req_i.rcid, req_i.mcid};
 
   assign pma = bridge_pkg::pma_of(pma_i, req_i.addr);
-  assign legal = pma == PmaMem || pma == PmaIo;
+  // The memory port has no atomics: they fail, and an IOMMU whose tables are in this memory is
+  // configured without.
+  assign legal = (pma == PmaMem || pma == PmaIo) && (req_i.op == MemRead || write);
+  assign write = req_i.op == MemWrite;
   assign is_io = pma == PmaIo;
 
   // Every taken request has room for its acknowledgement.
   assign out_valid_o = req_valid_i && legal && ack_ready;
   assign local_done = req_valid_i && !legal && ack_ready;
   assign req_ready_o = ack_ready && (legal ? out_ready_i : 1'b1);
-  assign ack_push = local_done || (out_valid_o && out_ready_i && req_i.write);
+  assign ack_push = local_done || (out_valid_o && out_ready_i && write);
 
   assign out_wdata_o = req_i.wdata;
   assign out_req_o = '{
     rsvd: '0,
     src: SrcIommu,
-    write: req_i.write,
+    write: write,
     attr: '{
       mem_type: is_io ? MemIo : MemWb,
       snoop: !is_io,
-      strong_order: is_io || req_i.write
+      strong_order: is_io || write
     },
     req_id: bridge_pkg::IommuId,
     tlp_tag: '0,
@@ -142,7 +147,7 @@ module hb_iommu_port (
         tag_q <= tag;
         if (in_rsp_i.eop && in_rsp_i.last) reading_q[tag] <= 1'b0;
       end
-      if (out_valid_o && out_ready_i && !req_i.write) reading_q[req_i.tag] <= 1'b1;
+      if (out_valid_o && out_ready_i && !write) reading_q[req_i.tag] <= 1'b1;
     end
   end
 
@@ -150,7 +155,7 @@ module hb_iommu_port (
 
   // A tag is used by one read at a time, and only such a read is answered.
   assert property (@(posedge clk_i) disable iff (!rst_ni)
-      !(out_valid_o && !req_i.write) || !reading_q[req_i.tag]);
+      !(out_valid_o && !write) || !reading_q[req_i.tag]);
   assert property (@(posedge clk_i) disable iff (!rst_ni) !in_valid_i || reading_q[tag]);
 
 endmodule

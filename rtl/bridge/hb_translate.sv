@@ -117,6 +117,8 @@ module hb_translate #(
       AtTranslated: req_d.ttyp = hdr_has_data(h) ? TtTransWr : exec ? TtTransRx : TtTransRd;
       default: req_d.ttyp = hdr_has_data(h) ? TtUntransWr : exec ? TtUntransRx : TtUntransRd;
     endcase
+    req_d.no_write = 1'b0;  // ATS is not in the capabilities of this bridge's IOMMU
+    req_d.ats_exec = 1'b0;
     req_d.device_id = {8'd0, hdr_req_id(h)};
     req_d.pid_valid = head[sel].pfx_valid;
     req_d.process_id = head[sel].pfx_valid ? head[sel].pfx[19:0] : '0;
@@ -157,13 +159,10 @@ module hb_translate #(
       rsp = tr_rsp_i;
     end else begin
       rsp_valid = req_valid_q;
-      rsp = '{
-        tag: req_q.tag,
-        status: (req_q.iova[63:56] == 8'd0) ? TrOk : TrUr,
-        cause: '0,
-        pbmt: '0,
-        spa: req_q.iova[55:0]
-      };
+      rsp = '0;
+      rsp.tag = req_q.tag;
+      rsp.status = (req_q.iova[63:56] == 8'd0) ? TrOk : TrUr;
+      rsp.spa = req_q.iova[55:0];
     end
   end
 

@@ -320,6 +320,9 @@ module host_bridge #(
 
   assign tap_res_o = fill_res;
 
+  logic unused_mrif_ready, unused_mrif_done, unused_msg_in_ready, unused_msg_out_valid;
+  iommu_pkg::msg_out_t unused_msg_out;
+  logic [15:0] unused_wsi;
   iommu u_iommu (
     .clk_i,
     .rst_ni,
@@ -333,6 +336,18 @@ module host_bridge #(
     .mem_req_o(im_req),
     .mem_rsp_valid_i(im_rsp_valid),
     .mem_rsp_i(im_rsp),
+    // No ATS, no memory-resident interrupt files, no wires in this configuration.
+    .mrif_req_valid_i(1'b0),
+    .mrif_req_ready_o(unused_mrif_ready),
+    .mrif_req_i('0),
+    .mrif_done_o(unused_mrif_done),
+    .msg_in_valid_i(1'b0),
+    .msg_in_ready_o(unused_msg_in_ready),
+    .msg_in_i('0),
+    .msg_out_valid_o(unused_msg_out_valid),
+    .msg_out_ready_i(1'b1),
+    .msg_out_o(unused_msg_out),
+    .wsi_o(unused_wsi),
     .reg_req_valid_i(reg_req_valid),
     .reg_req_write_i(reg_req_write),
     .reg_req_addr_i(reg_req_addr),

@@ -7,18 +7,12 @@ module iommu
   import iommu_pkg::*;
   import iommu_int_pkg::*;
 #(
+    /// Capabilities.
+    parameter iommu_cfg_t Cfg = CfgBase,
     /// Translations held in the IOTLB.
     parameter int unsigned IotlbEntries = 64,
     /// Device contexts held in the DDTC.
-    parameter int unsigned DdtcEntries = 16,
-    /// capabilities.MSI_FLAT: extended-format device contexts and flat MSI page tables.
-    parameter bit MsiFlat = 1'b0,
-    /// capabilities.Sv48.
-    parameter bit Sv48 = 1'b1,
-    /// capabilities.Sv57; needs Sv48.
-    parameter bit Sv57 = 1'b1,
-    /// capabilities.Svpbmt.
-    parameter bit Svpbmt = 1'b1
+    parameter int unsigned DdtcEntries = 16
 ) (
     /// Clock.
     input logic clk_i,
@@ -46,6 +40,30 @@ module iommu
     input logic mem_rsp_valid_i,
     /// Response beat.
     input iommu_mem_rsp_t mem_rsp_i,
+
+    /// Write into a memory-resident interrupt file; ready/valid, stable until taken.
+    input logic mrif_req_valid_i,
+    /// Write taken.
+    output logic mrif_req_ready_o,
+    /// Write.
+    input mrif_req_t mrif_req_i,
+    /// The write and its notice are globally visible, or have failed; one cycle, in order.
+    output logic mrif_done_o,
+
+    /// Message of a device; ready/valid, stable until taken.
+    input logic msg_in_valid_i,
+    /// Message taken.
+    output logic msg_in_ready_o,
+    /// Message.
+    input msg_in_t msg_in_i,
+    /// Message for a device; ready/valid, stable until taken.
+    output logic msg_out_valid_o,
+    /// Message taken.
+    input logic msg_out_ready_i,
+    /// Message.
+    output msg_out_t msg_out_o,
+    /// Wired interrupts, level.
+    output logic [15:0] wsi_o,
 
     /// Register access, one cycle.
     input logic reg_req_valid_i,
@@ -82,38 +100,29 @@ module iommu
   logic [3:0] civ, fiv;
   msi_cfg_t [15:0] msi_cfg;
 
-  logic iotlb_inval_valid, ddtc_inval_valid;
+  logic iotlb_inval_valid, dir_inval_valid;
   iotlb_inval_t iotlb_inval;
-  ddtc_inval_t ddtc_inval;
+  dir_inval_t dir_inval;
 
-  logic [23:0] ddtc_device_id;
-  logic ddtc_used, ddtc_hit, ddtc_fill;
-  dc_t ddtc_dc;
-  logic [19:0] iotlb_pscid;
-  logic [44:0] iotlb_vpn;
-  logic iotlb_used, iotlb_hit, iotlb_fill;
-  leaf_t iotlb_leaf;
-
-  // Walks are for one request at a time; a version with several walkers makes these arrays.
-  logic [23:0] walk_device_id;
-  ttyp_e walk_ttyp;
-  ddt_mode_e walk_mode;
-  s1_mode_e walk_s1_mode;
-  logic [43:0] walk_root_ppn, walk_s1_ppn, walk_msi_ppn;
-  logic [51:0] walk_msi_mask, walk_page;
-  logic ddtw_start, ddtw_done, ptw_start, ptw_done, msiw_start, msiw_done;
-  cause_t ddtw_cause, ptw_cause, msiw_cause;
-  dc_t ddtw_dc;
-  leaf_t ptw_leaf;
-  logic [43:0] msiw_ppn;
+  logic fctl_be, fctl_gxl;
+  logic [11:0] qos_rcid, qos_mcid;
+  logic dbg_req_valid, dbg_req_ready, dbg_rsp_valid;
+  tr_req_t dbg_req;
+  tr_rsp_t dbg_rsp;
+  logic dir_req_valid, dir_req_ready, dir_rsp_valid;
+  dir_req_t dir_req;
+  dir_rsp_t dir_rsp;
+  hpm_event_t hpm_event;
 
   logic tr_fault_valid, tr_fault_ready, msi_fault_valid, msi_fault_ready;
   fault_t tr_fault;
   logic [55:0] msi_fault_addr;
 
-  iommu_front #(
-      .MsiFlat(MsiFlat)
-  ) u_front (
+  iommu_xlate #(
+      .Cfg         (Cfg),
+      .IotlbEntries(IotlbEntries),
+      .DdtcEntries (DdtcEntries)
+  ) u_xlate (
       .clk_i,
       .rst_ni,
       .tr_req_valid_i,
@@ -121,151 +130,45 @@ module iommu
       .tr_req_i,
       .tr_rsp_valid_o,
       .tr_rsp_o,
-      .mode_i          (mode),
-      .root_ppn_i      (ddtp_ppn),
-      .inval_i         (iotlb_inval_valid || ddtc_inval_valid),
-      .mark_i          (mark),
-      .marked_busy_o   (marked_busy),
-      .ddtc_device_id_o(ddtc_device_id),
-      .ddtc_used_o     (ddtc_used),
-      .ddtc_hit_i      (ddtc_hit),
-      .ddtc_dc_i       (ddtc_dc),
-      .ddtc_fill_o     (ddtc_fill),
-      .iotlb_pscid_o   (iotlb_pscid),
-      .iotlb_vpn_o     (iotlb_vpn),
-      .iotlb_used_o    (iotlb_used),
-      .iotlb_hit_i     (iotlb_hit),
-      .iotlb_leaf_i    (iotlb_leaf),
-      .iotlb_fill_o    (iotlb_fill),
-      .walk_device_id_o(walk_device_id),
-      .walk_ttyp_o     (walk_ttyp),
-      .walk_mode_o     (walk_mode),
-      .walk_root_ppn_o (walk_root_ppn),
-      .walk_s1_mode_o  (walk_s1_mode),
-      .walk_s1_ppn_o   (walk_s1_ppn),
-      .walk_msi_ppn_o  (walk_msi_ppn),
-      .walk_msi_mask_o (walk_msi_mask),
-      .walk_page_o     (walk_page),
-      .ddtw_start_o    (ddtw_start),
-      .ddtw_done_i     (ddtw_done),
-      .ddtw_cause_i    (ddtw_cause),
-      .ddtw_dc_i       (ddtw_dc),
-      .ptw_start_o     (ptw_start),
-      .ptw_done_i      (ptw_done),
-      .ptw_cause_i     (ptw_cause),
-      .ptw_leaf_i      (ptw_leaf),
-      .msiw_start_o    (msiw_start),
-      .msiw_done_i     (msiw_done),
-      .msiw_cause_i    (msiw_cause),
-      .msiw_ppn_i      (msiw_ppn),
-      .fault_valid_o   (tr_fault_valid),
-      .fault_ready_i   (tr_fault_ready),
-      .fault_o         (tr_fault)
-  );
-
-  iommu_ddtc #(
-      .Entries(DdtcEntries)
-  ) u_ddtc (
-      .clk_i,
-      .rst_ni,
-      .lookup_device_id_i(ddtc_device_id),
-      .lookup_used_i     (ddtc_used),
-      .hit_o             (ddtc_hit),
-      .dc_o              (ddtc_dc),
-      .fill_valid_i      (ddtc_fill),
-      .fill_device_id_i  (walk_device_id),
-      .fill_dc_i         (ddtw_dc),
-      .inval_valid_i     (ddtc_inval_valid),
-      .inval_i           (ddtc_inval)
-  );
-
-  iommu_iotlb #(
-      .Entries(IotlbEntries)
-  ) u_iotlb (
-      .clk_i,
-      .rst_ni,
-      .lookup_pscid_i(iotlb_pscid),
-      .lookup_vpn_i  (iotlb_vpn),
-      .lookup_used_i (iotlb_used),
-      .hit_o         (iotlb_hit),
-      .leaf_o        (iotlb_leaf),
-      .fill_valid_i  (iotlb_fill),
-      .fill_pscid_i  (iotlb_pscid),
-      .fill_vpn_i    (iotlb_vpn),
-      .fill_leaf_i   (ptw_leaf),
-      .inval_valid_i (iotlb_inval_valid),
-      .inval_i       (iotlb_inval)
-  );
-
-  iommu_ddt_walker #(
-      .MsiFlat(MsiFlat),
-      .Sv48   (Sv48),
-      .Sv57   (Sv57)
-  ) u_ddt_walker (
-      .clk_i,
-      .rst_ni,
-      .start_valid_i  (ddtw_start),
-      .mode_i         (walk_mode),
-      .root_ppn_i     (walk_root_ppn),
-      .device_id_i    (walk_device_id),
-      .done_valid_o   (ddtw_done),
-      .done_cause_o   (ddtw_cause),
-      .done_dc_o      (ddtw_dc),
-      .mem_valid_o    (mem_valid[MemDdtw]),
-      .mem_ready_i    (mem_ready[MemDdtw]),
-      .mem_req_o      (mem_req[MemDdtw]),
-      .mem_rsp_valid_i (mem_rsp_valid[MemDdtw]),
-      .mem_rsp_last_i  (mem_rsp_i.last),
-      .mem_rsp_error_i (mem_rsp_i.error),
-      .mem_rsp_poison_i(mem_rsp_i.poison),
-      .mem_rsp_data_i  (mem_rsp_i.rdata)
-  );
-
-  iommu_pt_walker #(
-      .Svpbmt(Svpbmt)
-  ) u_pt_walker (
-      .clk_i,
-      .rst_ni,
-      .start_valid_i   (ptw_start),
-      .mode_i          (walk_s1_mode),
-      .root_ppn_i      (walk_s1_ppn),
-      .vpn_i           (iotlb_vpn),
-      .ttyp_i          (walk_ttyp),
-      .done_valid_o    (ptw_done),
-      .done_cause_o    (ptw_cause),
-      .done_leaf_o     (ptw_leaf),
-      .mem_valid_o     (mem_valid[MemPtw]),
-      .mem_ready_i     (mem_ready[MemPtw]),
-      .mem_req_o       (mem_req[MemPtw]),
-      .mem_rsp_valid_i (mem_rsp_valid[MemPtw]),
-      .mem_rsp_error_i (mem_rsp_i.error),
-      .mem_rsp_poison_i(mem_rsp_i.poison),
-      .mem_rsp_pte_i   (mem_rsp_i.rdata[63:0])
-  );
-
-  // Never started without MsiFlat, which leaves nothing of it after synthesis.
-  iommu_msi_walker u_msi_walker (
-      .clk_i,
-      .rst_ni,
-      .start_valid_i   (msiw_start),
-      .root_ppn_i      (walk_msi_ppn),
-      .mask_i          (walk_msi_mask),
-      .page_i          (walk_page),
-      .ttyp_i          (walk_ttyp),
-      .done_valid_o    (msiw_done),
-      .done_cause_o    (msiw_cause),
-      .done_ppn_o      (msiw_ppn),
-      .mem_valid_o     (mem_valid[MemMsiw]),
-      .mem_ready_i     (mem_ready[MemMsiw]),
-      .mem_req_o       (mem_req[MemMsiw]),
-      .mem_rsp_valid_i (mem_rsp_valid[MemMsiw]),
-      .mem_rsp_error_i (mem_rsp_i.error),
-      .mem_rsp_poison_i(mem_rsp_i.poison),
-      .mem_rsp_pte_i   (mem_rsp_i.rdata[63:0])
+      .dbg_req_valid_i    (dbg_req_valid),
+      .dbg_req_ready_o    (dbg_req_ready),
+      .dbg_req_i          (dbg_req),
+      .dbg_rsp_valid_o    (dbg_rsp_valid),
+      .dbg_rsp_o          (dbg_rsp),
+      .dir_req_valid_i    (dir_req_valid),
+      .dir_req_ready_o    (dir_req_ready),
+      .dir_req_i          (dir_req),
+      .dir_rsp_valid_o    (dir_rsp_valid),
+      .dir_rsp_o          (dir_rsp),
+      .mrif_req_valid_i,
+      .mrif_req_ready_o,
+      .mrif_req_i,
+      .mrif_done_o,
+      .mode_i             (mode),
+      .root_ppn_i         (ddtp_ppn),
+      .be_i               (fctl_be),
+      .gxl_i              (fctl_gxl),
+      .rcid_i             (qos_rcid),
+      .mcid_i             (qos_mcid),
+      .iotlb_inval_valid_i(iotlb_inval_valid),
+      .iotlb_inval_i      (iotlb_inval),
+      .dir_inval_valid_i  (dir_inval_valid),
+      .dir_inval_i        (dir_inval),
+      .mark_i             (mark),
+      .marked_busy_o      (marked_busy),
+      .fault_valid_o      (tr_fault_valid),
+      .fault_ready_i      (tr_fault_ready),
+      .fault_o            (tr_fault),
+      .event_o            (hpm_event),
+      .mem_valid_o        (mem_valid[NumXlateClients-1:0]),
+      .mem_ready_i        (mem_ready[NumXlateClients-1:0]),
+      .mem_req_o          (mem_req[NumXlateClients-1:0]),
+      .mem_rsp_valid_i    (mem_rsp_valid[NumXlateClients-1:0]),
+      .mem_rsp_i
   );
 
   iommu_cq #(
-      .MsiFlat(MsiFlat)
+      .Cfg(Cfg)
   ) u_cq (
       .clk_i,
       .rst_ni,
@@ -279,8 +182,8 @@ module iommu
       .cmd_ill_o          (cmd_ill),
       .iotlb_inval_valid_o(iotlb_inval_valid),
       .iotlb_inval_o      (iotlb_inval),
-      .ddtc_inval_valid_o (ddtc_inval_valid),
-      .ddtc_inval_o       (ddtc_inval),
+      .dir_inval_valid_o  (dir_inval_valid),
+      .dir_inval_o        (dir_inval),
       .fence_valid_o      (fence_valid),
       .fence_global_o     (fence_global),
       .fence_done_i       (fence_done),
@@ -352,10 +255,7 @@ module iommu
   );
 
   iommu_regs #(
-      .MsiFlat(MsiFlat),
-      .Sv48   (Sv48),
-      .Sv57   (Sv57),
-      .Svpbmt (Svpbmt)
+      .Cfg(Cfg)
   ) u_regs (
       .clk_i,
       .rst_ni,
@@ -410,8 +310,29 @@ module iommu
   logic [2:0] unused_reg_req_addr;
   assign unused_reg_req_addr = reg_req_addr_i[2:0];  // the byte enables say which half
 
-  if (Sv57 && !Sv48) begin : gen_sv57_without_sv48
-    $error("capabilities.Sv57 needs capabilities.Sv48 (IOMMU §5.3)");
+  // Not implemented yet: little-endian, RV64 schemes, no QoS IDs, no debug or page requests, no
+  // messages, no wires.
+  assign fctl_be = 1'b0;
+  assign fctl_gxl = 1'b0;
+  assign qos_rcid = '0;
+  assign qos_mcid = '0;
+  assign dbg_req_valid = 1'b0;
+  assign dbg_req = '0;
+  assign dir_req_valid = 1'b0;
+  assign dir_req = '0;
+  assign msg_in_ready_o = 1'b1;
+  assign msg_out_valid_o = 1'b0;
+  assign msg_out_o = '0;
+  assign wsi_o = '0;
+  assign mem_valid[MemPq] = 1'b0;
+  assign mem_req[MemPq] = '0;
+  logic unused;
+  assign unused = ^{dbg_req_ready, dbg_rsp_valid, dbg_rsp, dir_req_ready, dir_rsp_valid, dir_rsp,
+                    hpm_event, msg_in_valid_i, msg_in_i, msg_out_ready_i, mem_ready[MemPq],
+                    mem_rsp_valid[MemPq]};
+
+  if (!Cfg.sv39 || (Cfg.sv48 && !Cfg.sv39) || (Cfg.sv57 && !Cfg.sv48)) begin : gen_schemes
+    $error("Sv39 is always there; Sv48 needs Sv39 and Sv57 needs Sv48 (IOMMU §5.3)");
   end
 
   // The port answers in the request's shape: one beat for up to 32 bytes.

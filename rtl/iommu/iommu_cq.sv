@@ -6,8 +6,8 @@ module iommu_cq
   import iommu_pkg::*;
   import iommu_int_pkg::*;
 #(
-    /// capabilities.MSI_FLAT: IOTINVAL.GVMA exists then, for MSI PTEs.
-    parameter bit MsiFlat = 1'b0
+    /// Capabilities; with MSI_FLAT there is IOTINVAL.GVMA, for MSI PTEs.
+    parameter iommu_cfg_t Cfg = CfgBase
 ) (
     /// Clock.
     input logic clk_i,
@@ -35,10 +35,10 @@ module iommu_cq
     output logic iotlb_inval_valid_o,
     /// What.
     output iotlb_inval_t iotlb_inval_o,
-    /// Invalidate in the DDTC, one cycle.
-    output logic ddtc_inval_valid_o,
+    /// Invalidate in the directory caches, one cycle.
+    output logic dir_inval_valid_o,
     /// What.
-    output ddtc_inval_t ddtc_inval_o,
+    output dir_inval_t dir_inval_o,
 
     /// A fence waits for what is under way; held until done.
     output logic fence_valid_o,
@@ -80,7 +80,7 @@ module iommu_cq
   assign is_vma = opcode == 7'd1 && func3 == 3'd0 && !dw0_q[11] && dw0_q[43:34] == '0 &&
                   dw0_q[63:60] == '0 && dw1_q[9:0] == '0 && dw1_q[63:62] == '0;
   // Nothing a GVMA covers is cached: MSI PTEs are read for each request.
-  assign is_gvma = MsiFlat && opcode == 7'd1 && func3 == 3'd1 && !dw0_q[11] && !dw0_q[32] &&
+  assign is_gvma = Cfg.msi_flat && opcode == 7'd1 && func3 == 3'd1 && !dw0_q[11] && !dw0_q[32] &&
                    dw0_q[43:34] == '0 && dw0_q[63:60] == '0 && dw1_q[9:0] == '0 &&
                    dw1_q[63:62] == '0;
   // WSI (bit 11) is reserved while fctl.WSI is 0, which it always is.
@@ -90,7 +90,7 @@ module iommu_cq
                         dw0_q[32:12] == '0 && dw0_q[39:34] == '0 && dw1_q == '0 &&
                         (!dw0_q[33] || did_fits);
   // A DID operand must not be wider than the mode supports; with no directory all are accepted.
-  assign did_fits = MsiFlat ?
+  assign did_fits = Cfg.msi_flat ?
       (mode_i != Ddt2Lvl || dw0_q[63:55] == '0) && (mode_i != Ddt1Lvl || dw0_q[63:46] == '0) :
       (mode_i != Ddt2Lvl || dw0_q[63:56] == '0) && (mode_i != Ddt1Lvl || dw0_q[63:47] == '0);
   assign legal = is_vma || is_gvma || is_fence || is_inval_ddt;
@@ -100,16 +100,31 @@ module iommu_cq
   assign exec = state_q == StExec;
   // GV = 1 names a guest's address spaces; with no second stage there is none.
   assign iotlb_inval_valid_o = exec && is_vma && !dw0_q[33];
-  assign iotlb_inval_o = '{av: av, pscv: dw0_q[32], pscid: dw0_q[31:12], vpn: dw1_q[54:10]};
-  assign ddtc_inval_valid_o = exec && is_inval_ddt;
-  assign ddtc_inval_o = '{dv: dw0_q[33], device_id: dw0_q[63:40]};
+  assign iotlb_inval_o = '{
+      gvma: 1'b0,
+      av: av,
+      gv: 1'b0,
+      pscv: dw0_q[32],
+      nl: 1'b0,
+      s: 1'b0,
+      gscid: '0,
+      pscid: dw0_q[31:12],
+      addr: dw1_q[61:10]
+  };
+  assign dir_inval_valid_o = exec && is_inval_ddt;
+  assign dir_inval_o = '{
+      pdt: 1'b0,
+      dv: dw0_q[33],
+      device_id: dw0_q[63:40],
+      process_id: '0
+  };
   assign fence_valid_o = state_q == StFence;
   assign fence_global_o = dw0_q[12] || dw0_q[13];
 
   always_comb begin
     mem_req_o = '0;
     if (state_q == StWrite) begin
-      mem_req_o.write = 1'b1;
+      mem_req_o.op = MemWrite;
       mem_req_o.addr = {dw1_q[53:0], 2'b00};
       mem_req_o.len_dw = 5'd1;
       mem_req_o.wdata[31:0] = dw0_q[63:32];

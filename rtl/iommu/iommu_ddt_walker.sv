@@ -3,14 +3,11 @@
 /// Locates the device context of a device (IOMMU §2.3.1) and checks it (§2.1.4). One walk at a
 /// time; `start_valid_i` is only given while no walk is under way.
 module iommu_ddt_walker
+  import iommu_pkg::*;
   import iommu_int_pkg::*;
 #(
-    /// capabilities.MSI_FLAT: extended-format device contexts.
-    parameter bit MsiFlat = 1'b0,
-    /// capabilities.Sv48.
-    parameter bit Sv48 = 1'b1,
-    /// capabilities.Sv57.
-    parameter bit Sv57 = 1'b1
+    /// Capabilities.
+    parameter iommu_cfg_t Cfg = CfgBase
 ) (
     /// Clock.
     input logic clk_i,
@@ -50,7 +47,7 @@ module iommu_ddt_walker
     input logic [255:0] mem_rsp_data_i
 );
   // Device contexts are 2^DcShift bytes; DDI[0] takes the rest of a page (IOMMU §2.1).
-  localparam int unsigned DcShift = MsiFlat ? 6 : 5;
+  localparam int unsigned DcShift = Cfg.msi_flat ? 6 : 5;
   localparam int unsigned Ddi0W = 12 - DcShift;
 
   typedef enum logic [1:0] { StIdle, StReq, StRsp, StDone } state_e;
@@ -76,9 +73,12 @@ module iommu_ddt_walker
 
   assign mem_valid_o = state_q == StReq;
   assign mem_req_o = '{
-      write: 1'b0,
+      rcid: '0,
+      mcid: '0,
+      pbmt: '0,
+      op: MemRead,
       addr: {ppn_q, offset},
-      len_dw: level_q != 2'd0 ? 5'd2 : MsiFlat ? 5'd16 : 5'd8,
+      len_dw: level_q != 2'd0 ? 5'd2 : Cfg.msi_flat ? 5'd16 : 5'd8,
       wdata: '0
   };
 
@@ -88,7 +88,7 @@ module iommu_ddt_walker
   assign last = mem_rsp_valid_i && mem_rsp_last_i;
 
   logic [511:0] dc_raw;
-  assign dc_raw = (MsiFlat && beat_q) ? {mem_rsp_data_i, lo_q} : {256'd0, mem_rsp_data_i};
+  assign dc_raw = (Cfg.msi_flat && beat_q) ? {mem_rsp_data_i, lo_q} : {256'd0, mem_rsp_data_i};
 
   // Device context as read (IOMMU §2.1.3).
   logic [63:0] tc, iohgatp, ta, fsc, msiptp, msi_mask, msi_pattern, dc_rsvd;
@@ -107,11 +107,11 @@ module iommu_ddt_walker
                   (tc[9] && !tc[5]) ||                 // DPE without PDTV
                   tc[10] || tc[11];                    // SBE, SXL
   assign s1_mode_ok = fsc[63:60] == 4'd0 || fsc[63:60] == 4'd8 ||
-                      (Sv48 && fsc[63:60] == 4'd9) || (Sv57 && fsc[63:60] == 4'd10);
+                      (Cfg.sv48 && fsc[63:60] == 4'd9) || (Cfg.sv57 && fsc[63:60] == 4'd10);
   // With PDTV only pdtp.MODE Bare is left.
   assign fsc_bad = fsc[59:44] != '0 || (tc[5] ? fsc[63:60] != 4'd0 : !s1_mode_ok);
   assign ta_bad = ta[11:0] != '0 || ta[63:32] != '0;
-  assign msi_bad = MsiFlat && (msiptp[63:60] > 4'd1 || msiptp[59:44] != '0 ||
+  assign msi_bad = Cfg.msi_flat && (msiptp[63:60] > 4'd1 || msiptp[59:44] != '0 ||
                                msi_mask[63:52] != '0 || msi_pattern[63:52] != '0 ||
                                dc_rsvd != '0);
   logic misconfigured;
@@ -124,14 +124,14 @@ module iommu_ddt_walker
     dc_d.dtf = tc[4];
     dc_d.pdtv = tc[5];
     unique case (fsc[63:60])
-      4'd8:    dc_d.s1_mode = S1Sv39;
-      4'd9:    dc_d.s1_mode = S1Sv48;
-      4'd10:   dc_d.s1_mode = S1Sv57;
-      default: dc_d.s1_mode = S1Bare;
+      4'd8:    dc_d.s1_mode = PtSv39;
+      4'd9:    dc_d.s1_mode = PtSv48;
+      4'd10:   dc_d.s1_mode = PtSv57;
+      default: dc_d.s1_mode = PtBare;
     endcase
-    dc_d.s1_ppn = fsc[43:0];
+    dc_d.fsc_ppn = fsc[43:0];
     dc_d.pscid = ta[31:12];
-    if (MsiFlat) begin
+    if (Cfg.msi_flat) begin
       dc_d.msi_en = msiptp[63:60] == 4'd1;
       dc_d.msi_ppn = msiptp[43:0];
       dc_d.msi_mask = msi_mask[51:0];

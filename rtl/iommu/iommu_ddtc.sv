@@ -32,7 +32,7 @@ module iommu_ddtc
     /// Invalidate, one cycle.
     input logic inval_valid_i,
     /// What to invalidate.
-    input ddtc_inval_t inval_i
+    input dir_inval_t inval_i
 );
   logic [Entries-1:0] valid_q, match, fill_match, inval_match, victim;
   logic [23:0] tag_q [Entries];
@@ -41,8 +41,11 @@ module iommu_ddtc
   for (genvar i = 0; i < Entries; i++) begin : gen_match
     assign match[i] = valid_q[i] && tag_q[i] == lookup_device_id_i;
     assign fill_match[i] = valid_q[i] && tag_q[i] == fill_device_id_i;
-    assign inval_match[i] = !inval_i.dv || tag_q[i] == inval_i.device_id;
+    assign inval_match[i] = !inval_i.pdt && (!inval_i.dv || tag_q[i] == inval_i.device_id);
   end
+
+  logic [19:0] unused_process_id;
+  assign unused_process_id = inval_i.process_id;  // only INVAL_PDT has one
 
   assign hit_o = |match;
   always_comb begin

@@ -3,6 +3,7 @@
 /// Fault queue (IOMMU §3.2): writes one record at a time. Records are discarded while the queue is
 /// off, or while fqof or fqmf is 1.
 module iommu_fq
+  import iommu_pkg::*;
   import iommu_int_pkg::*;
 (
     /// Clock.
@@ -76,13 +77,13 @@ module iommu_fq
   assign mem_valid_o = state_q == StWrite;
   always_comb begin
     mem_req_o = '0;
-    mem_req_o.write = 1'b1;
+    mem_req_o.op = MemWrite;
     mem_req_o.addr = {cfg_i.ppn, 12'd0} | {19'd0, tail_q, 5'd0};
     mem_req_o.len_dw = 5'd8;
     mem_req_o.wdata[63:0] = {fault_q.device_id, fault_q.ttyp, fault_q.priv, fault_q.pid_valid,
                              fault_q.process_id, fault_q.cause};
     mem_req_o.wdata[191:128] = fault_q.iotval;
-    // iotval2 (255:192) is only given for guest page faults, which do not occur.
+    mem_req_o.wdata[255:192] = fault_q.iotval2;
   end
 
   always_comb begin

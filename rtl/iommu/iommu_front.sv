@@ -12,8 +12,8 @@ module iommu_front
   import iommu_pkg::*;
   import iommu_int_pkg::*;
 #(
-    /// capabilities.MSI_FLAT.
-    parameter bit MsiFlat = 1'b0
+    /// Capabilities.
+    parameter iommu_cfg_t Cfg = CfgBase
 ) (
     /// Clock.
     input logic clk_i,
@@ -76,7 +76,7 @@ module iommu_front
     /// The ddtp.PPN that belongs to that mode.
     output logic [43:0] walk_root_ppn_o,
     /// Its first-stage scheme.
-    output s1_mode_e walk_s1_mode_o,
+    output pt_mode_e walk_s1_mode_o,
     /// Its root page table.
     output logic [43:0] walk_s1_ppn_o,
     /// Its MSI page table.
@@ -118,7 +118,7 @@ module iommu_front
     output fault_t fault_o
 );
   // DDI[1] and DDI[2] start here (IOMMU §2.3, steps 3 and 4).
-  localparam int unsigned Ddi1Lsb = MsiFlat ? 6 : 7;
+  localparam int unsigned Ddi1Lsb = Cfg.msi_flat ? 6 : 7;
   localparam int unsigned Ddi2Lsb = Ddi1Lsb + 9;
 
   /// What the resolve stage waits for.
@@ -181,13 +181,13 @@ module iommu_front
       (r_q.mode == Ddt1Lvl && r_q.req.device_id[Ddi2Lsb-1:Ddi1Lsb] != '0);
   always_comb begin
     unique case (r_q.dc.s1_mode)
-      S1Sv39:  canonical = &iova[63:38] || ~|iova[63:38];
-      S1Sv48:  canonical = &iova[63:47] || ~|iova[63:47];
-      S1Sv57:  canonical = &iova[63:56] || ~|iova[63:56];
+      PtSv39:  canonical = &iova[63:38] || ~|iova[63:38];
+      PtSv48:  canonical = &iova[63:47] || ~|iova[63:47];
+      PtSv57:  canonical = &iova[63:56] || ~|iova[63:56];
       default: canonical = 1'b1;
     endcase
   end
-  assign s1_bare = !in_ddt || r_q.dc.s1_mode == S1Bare;
+  assign s1_bare = !in_ddt || r_q.dc.s1_mode == PtBare;
 
   // First-stage result, or the address itself.
   logic leaf_hit, use_tlb, msi_match, beyond_pas;
@@ -201,7 +201,7 @@ module iommu_front
   assign leaf_hit = r_q.leaf_valid || use_tlb;
   assign leaf = r_q.leaf_valid ? r_q.leaf : iotlb_leaf_i;
   assign page = s1_bare ? iova[63:12] : {8'd0, leaf_ppn(leaf, iova[56:12])};
-  assign msi_match = MsiFlat && in_ddt && r_q.dc.msi_en &&
+  assign msi_match = Cfg.msi_flat && in_ddt && r_q.dc.msi_en &&
                      ((page ^ r_q.dc.msi_pattern) & ~r_q.dc.msi_mask) == '0;
   // Beyond capabilities.PAS there is no physical address: the PMA check fails.
   assign beyond_pas = page[51:44] != '0;
@@ -279,7 +279,8 @@ module iommu_front
       pid_valid: r_q.req.pid_valid,
       process_id: r_q.req.pid_valid ? r_q.req.process_id : '0,
       priv: r_q.req.pid_valid && r_q.req.priv,
-      iotval: iova
+      iotval: iova,
+      iotval2: '0
   };
 
   logic may_fill;
@@ -335,6 +336,7 @@ module iommu_front
   end
   always_ff @(posedge clk_i) begin
     r_q <= r_d;
+    tr_rsp_o <= '0;
     tr_rsp_o.tag <= r_q.req.tag;
     tr_rsp_o.status <= cause == CauseNone ? TrOk : fault_status(cause);
     tr_rsp_o.cause <= cause;
@@ -348,7 +350,7 @@ module iommu_front
   assign walk_mode_o = r_q.mode;
   assign walk_root_ppn_o = r_q.root_ppn;
   assign walk_s1_mode_o = r_q.dc.s1_mode;
-  assign walk_s1_ppn_o = r_q.dc.s1_ppn;
+  assign walk_s1_ppn_o = r_q.dc.fsc_ppn;
   assign walk_msi_ppn_o = r_q.dc.msi_ppn;
   assign walk_msi_mask_o = r_q.dc.msi_mask;
   assign walk_page_o = page;

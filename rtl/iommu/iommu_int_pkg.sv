@@ -13,6 +13,9 @@ package iommu_int_pkg;
   localparam cause_t CauseInstrPage = 12'd12;
   localparam cause_t CauseReadPage = 12'd13;
   localparam cause_t CauseWritePage = 12'd15;
+  localparam cause_t CauseInstrGuestPage = 12'd20;
+  localparam cause_t CauseReadGuestPage = 12'd21;
+  localparam cause_t CauseWriteGuestPage = 12'd23;
   localparam cause_t CauseAllDisallowed = 12'd256;
   localparam cause_t CauseDdtAccess = 12'd257;
   localparam cause_t CauseDdtInvalid = 12'd258;
@@ -21,8 +24,14 @@ package iommu_int_pkg;
   localparam cause_t CauseMsiPteAccess = 12'd261;
   localparam cause_t CauseMsiPteInvalid = 12'd262;
   localparam cause_t CauseMsiPteMisconfig = 12'd263;
+  localparam cause_t CauseMrifAccess = 12'd264;
+  localparam cause_t CausePdtAccess = 12'd265;
+  localparam cause_t CausePdtInvalid = 12'd266;
+  localparam cause_t CausePdtMisconfig = 12'd267;
   localparam cause_t CauseDdtCorrupt = 12'd268;
+  localparam cause_t CausePdtCorrupt = 12'd269;
   localparam cause_t CauseMsiPtCorrupt = 12'd270;
+  localparam cause_t CauseMrifCorrupt = 12'd271;
   localparam cause_t CauseInternal = 12'd272;
   localparam cause_t CauseMsiWrite = 12'd273;
   localparam cause_t CausePtCorrupt = 12'd274;
@@ -36,26 +45,59 @@ package iommu_int_pkg;
     Ddt3Lvl = 3'd4
   } ddt_mode_e;
 
-  /// First-stage scheme of a device context, `iosatp.MODE` made dense.
+  /// Scheme of either stage, `iosatp.MODE` and `iohgatp.MODE` made dense: Sv32 or Sv32x4 and so on.
+  typedef enum logic [2:0] {
+    PtBare = 3'd0,
+    PtSv39 = 3'd1,
+    PtSv48 = 3'd2,
+    PtSv57 = 3'd3,
+    PtSv32 = 3'd4
+  } pt_mode_e;
+
+  /// `pdtp.MODE` (IOMMU §2.1.3).
   typedef enum logic [1:0] {
-    S1Bare = 2'd0,
-    S1Sv39 = 2'd1,
-    S1Sv48 = 2'd2,
-    S1Sv57 = 2'd3
-  } s1_mode_e;
+    PdBare = 2'd0,
+    Pd8    = 2'd1,
+    Pd17   = 2'd2,
+    Pd20   = 2'd3
+  } pd_mode_e;
 
   /// What is kept of a valid and well configured device context.
   typedef struct packed {
+    logic        en_ats;
+    logic        en_pri;
+    logic        t2gpa;
     logic        dtf;
     logic        pdtv;
-    s1_mode_e    s1_mode;  // S1Bare when pdtv: no process directory is implemented
-    logic [43:0] s1_ppn;
+    logic        prpr;
+    logic        gade;
+    logic        sade;
+    logic        dpe;
+    logic        sbe;
+    logic        sxl;
+    pt_mode_e    s2_mode;   // iohgatp
+    logic [15:0] gscid;
+    logic [43:0] s2_ppn;
     logic [19:0] pscid;
-    logic        msi_en;   // msiptp.MODE is Flat; with the four below 0 in base format
+    logic [11:0] rcid;
+    logic [11:0] mcid;
+    pt_mode_e    s1_mode;   // fsc is iosatp; PtBare when pdtv
+    pd_mode_e    pd_mode;   // fsc is pdtp; PdBare unless pdtv
+    logic [43:0] fsc_ppn;
+    logic        msi_en;    // msiptp.MODE is Flat; with the four below 0 in base format
     logic [43:0] msi_ppn;
     logic [51:0] msi_mask;
     logic [51:0] msi_pattern;
   } dc_t;
+
+  /// What is kept of a valid and well configured process context.
+  typedef struct packed {
+    logic        ens;
+    logic        sum;
+    logic [19:0] pscid;
+    pt_mode_e    s1_mode;
+    logic [43:0] s1_ppn;
+  } pc_t;
 
   /// Size of a leaf page.
   typedef enum logic [2:0] {
@@ -64,7 +106,8 @@ package iommu_int_pkg;
     Pg2M   = 3'd2,
     Pg1G   = 3'd3,
     Pg512G = 3'd4,
-    Pg256T = 3'd5
+    Pg256T = 3'd5,
+    Pg4M   = 3'd6   // Sv32
   } page_size_e;
 
   /// Result of a first-stage walk. `w` is PTE.W and PTE.D: without hardware update of D a store
@@ -88,38 +131,91 @@ package iommu_int_pkg;
     logic [19:0] process_id;
     logic        priv;
     logic [63:0] iotval;
+    logic [63:0] iotval2;
   } fault_t;
 
   /// Memory request of one client of the arbiter, which adds the tag.
   typedef struct packed {
-    logic         write;
+    logic [11:0]  rcid;
+    logic [11:0]  mcid;
+    logic [1:0]   pbmt;
+    mem_op_e      op;
     logic [55:0]  addr;
     logic [4:0]   len_dw;
     logic [255:0] wdata;
   } mem_req_t;
 
-  /// Clients of the memory arbiter; the number is the tag at the port.
-  localparam int unsigned NumMemClients = 6;
+  /// Clients of the memory arbiter; the number is the tag at the port. The first ones belong to the
+  /// translation side, `iommu_xlate`.
   localparam int unsigned MemDdtw = 0;
-  localparam int unsigned MemPtw = 1;
-  localparam int unsigned MemMsiw = 2;
-  localparam int unsigned MemCq = 3;
-  localparam int unsigned MemFq = 4;
-  localparam int unsigned MemMsi = 5;
+  localparam int unsigned MemPdtw = 1;
+  localparam int unsigned MemS1w = 2;
+  localparam int unsigned MemS2w = 3;
+  localparam int unsigned MemMsiw = 4;
+  localparam int unsigned MemMrif = 5;
+  localparam int unsigned NumXlateClients = 6;
+  localparam int unsigned MemCq = 6;
+  localparam int unsigned MemFq = 7;
+  localparam int unsigned MemMsi = 8;
+  localparam int unsigned MemPq = 9;
+  localparam int unsigned NumMemClients = 10;
 
-  /// IOTINVAL.VMA of host address spaces, as the IOTLB executes it (IOMMU §3.1.1).
+  /// IOTINVAL.VMA or IOTINVAL.GVMA (IOMMU §3.1.1), operands as in the command. A command that is
+  /// illegal never gets here; NL and S are 0 without their capability.
   typedef struct packed {
-    logic        av;
-    logic        pscv;
-    logic [19:0] pscid;
-    logic [44:0] vpn;
+    logic         gvma;
+    logic         av;
+    logic         gv;
+    logic         pscv;
+    logic         nl;
+    logic         s;
+    logic [15:0]  gscid;
+    logic [19:0]  pscid;
+    logic [63:12] addr;
   } iotlb_inval_t;
 
-  /// IODIR.INVAL_DDT, as the DDTC executes it (IOMMU §3.1.3).
+  /// IODIR.INVAL_DDT or IODIR.INVAL_PDT (IOMMU §3.1.3).
   typedef struct packed {
+    logic        pdt;
     logic        dv;
     logic [23:0] device_id;
-  } ddtc_inval_t;
+    logic [19:0] process_id;
+  } dir_inval_t;
+
+  /// Asks the front to locate the device context for a page request (IOMMU §2.7).
+  typedef struct packed {
+    logic [23:0] device_id;
+  } dir_req_t;
+
+  /// The answer. The causes are 256, 257, 258, 259, 268, and 260 when the mode is Bare or the
+  /// device_id is too wide; whether the context permits page requests is for the asker to see.
+  typedef struct packed {
+    cause_t cause;
+    dc_t    dc;     // when cause is CauseNone
+  } dir_rsp_t;
+
+  /// Events for the performance monitor (IOMMU §5.23, eventID 1 to 8): bit i is eventID i. Each bit
+  /// is 1 for one cycle an event; the IDs are those of the request which the front works on and
+  /// belong to all bits of the cycle. A debug request counts as untranslated. The walk events count
+  /// one a table that is walked, not one an entry that is read.
+  localparam int unsigned EvUntranslated = 1;
+  localparam int unsigned EvTranslated = 2;
+  localparam int unsigned EvAtsRequest = 3;
+  localparam int unsigned EvTlbMiss = 4;
+  localparam int unsigned EvDdtWalk = 5;
+  localparam int unsigned EvPdtWalk = 6;
+  localparam int unsigned EvS1Walk = 7;
+  localparam int unsigned EvS2Walk = 8;
+  typedef struct packed {
+    logic [8:1]  pulse;
+    logic [23:0] device_id;
+    logic        pid_valid;
+    logic [19:0] process_id;
+    logic        gscid_valid;  // the context is located and has a second stage
+    logic [15:0] gscid;
+    logic        pscid_valid;  // the address space is known and has a first stage
+    logic [19:0] pscid;
+  } hpm_event_t;
 
   /// Software's side of a queue's registers.
   typedef struct packed {
@@ -149,6 +245,7 @@ package iommu_int_pkg;
       Pg1G:    return {27'd0, {18{1'b1}}};
       Pg512G:  return {18'd0, {27{1'b1}}};
       Pg256T:  return {9'd0, {36{1'b1}}};
+      Pg4M:    return {35'd0, {10{1'b1}}};
       default: return '0;
     endcase
   endfunction

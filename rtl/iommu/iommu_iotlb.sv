@@ -47,7 +47,7 @@ module iommu_iotlb
 
   // Fill and invalidation compare with the same address port.
   logic [44:0] other_vpn;
-  assign other_vpn = inval_valid_i ? inval_i.vpn : fill_vpn_i;
+  assign other_vpn = inval_valid_i ? inval_i.addr[56:12] : fill_vpn_i;
 
   for (genvar i = 0; i < Entries; i++) begin : gen_match
     logic [44:0] keep;
@@ -61,6 +61,10 @@ module iommu_iotlb
     assign inval_match[i] = (!inval_i.av || other_vpn_hit) &&
         (!inval_i.pscv || (pscid_q[i] == inval_i.pscid && !leaf_q[i].global_map));
   end
+
+  logic unused;  // the caller passes on what concerns this cache
+  assign unused = ^{inval_i.gvma, inval_i.gv, inval_i.nl, inval_i.s, inval_i.gscid,
+                    inval_i.addr[63:57]};
 
   assign hit_o = |match;
   assign chosen = match & (~match + 1'b1);

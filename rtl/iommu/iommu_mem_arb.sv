@@ -47,7 +47,10 @@ module iommu_mem_arb
     slot_d = '0;
     for (int unsigned i = 0; i < NumMemClients; i++) begin
       if (grant[i]) begin
-        slot_d.write = client_req_i[i].write;
+        slot_d.rcid = client_req_i[i].rcid;
+        slot_d.mcid = client_req_i[i].mcid;
+        slot_d.pbmt = client_req_i[i].pbmt;
+        slot_d.op = client_req_i[i].op;
         slot_d.tag = 4'(i);
         slot_d.addr = client_req_i[i].addr;
         slot_d.len_dw = client_req_i[i].len_dw;

@@ -4,6 +4,7 @@
 /// A vector becomes pending when an ipsr bit mapped to it goes from 0 to 1, and sends one message
 /// as soon as it is not masked.
 module iommu_msi
+  import iommu_pkg::*;
   import iommu_int_pkg::*;
 (
     /// Clock.
@@ -113,7 +114,15 @@ module iommu_msi
   end
 
   assign mem_valid_o = state_q == StWrite;
-  assign mem_req_o = '{write: 1'b1, addr: {addr_q, 2'b00}, len_dw: 5'd1, wdata: {224'd0, data_q}};
+  assign mem_req_o = '{
+      rcid: '0,
+      mcid: '0,
+      pbmt: '0,
+      op: MemWrite,
+      addr: {addr_q, 2'b00},
+      len_dw: 5'd1,
+      wdata: {224'd0, data_q}
+  };
   assign fault_valid_o = state_q == StFault;
   assign fault_addr_o = {addr_q, 2'b00};
 

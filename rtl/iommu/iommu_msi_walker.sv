@@ -65,7 +65,10 @@ module iommu_msi_walker
 
   assign mem_valid_o = state_q == StReq;
   assign mem_req_o = '{
-      write: 1'b0,
+      rcid: '0,
+      mcid: '0,
+      pbmt: '0,
+      op: MemRead,
       addr: {root_q, 12'd0} | {file_q, 4'd0},
       len_dw: 5'd4,
       wdata: '0

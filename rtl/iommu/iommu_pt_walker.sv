@@ -8,8 +8,8 @@ module iommu_pt_walker
   import iommu_pkg::*;
   import iommu_int_pkg::*;
 #(
-    /// capabilities.Svpbmt; without it PTE bits 62:61 are reserved.
-    parameter bit Svpbmt = 1'b1
+    /// Capabilities; without Svpbmt PTE bits 62:61 are reserved.
+    parameter iommu_cfg_t Cfg = CfgBase
 ) (
     /// Clock.
     input logic clk_i,
@@ -18,8 +18,8 @@ module iommu_pt_walker
 
     /// Begin a walk.
     input logic start_valid_i,
-    /// Scheme, not S1Bare.
-    input s1_mode_e mode_i,
+    /// Scheme, not PtBare.
+    input pt_mode_e mode_i,
     /// Root page table.
     input logic [43:0] root_ppn_i,
     /// IOVA bits 56:12; the IOVA has been found canonical.
@@ -91,7 +91,15 @@ module iommu_pt_walker
   end
 
   assign mem_valid_o = state_q == StReq;
-  assign mem_req_o = '{write: 1'b0, addr: {ppn_q, index, 3'b000}, len_dw: 5'd2, wdata: '0};
+  assign mem_req_o = '{
+      rcid: '0,
+      mcid: '0,
+      pbmt: '0,
+      op: MemRead,
+      addr: {ppn_q, index, 3'b000},
+      len_dw: 5'd2,
+      wdata: '0
+  };
 
   always_comb begin
     leaf = '0;
@@ -118,7 +126,7 @@ module iommu_pt_walker
   assign unused_rsw = pte.rsw;
   // xwr = 010 stays reserved for IO requests (IOMMU §2.3, on Zicfiss).
   assign malformed = !pte.v || (pte.w && !pte.r) || pte.rsvd != '0 || pte.pbmt == 2'd3 ||
-                     (!Svpbmt && pte.pbmt != 2'd0);
+                     (!Cfg.svpbmt && pte.pbmt != 2'd0);
   assign pointer = !pte.r && !pte.x;
   assign pointer_bad = level_q == 3'd0 || pte.a || pte.d || pte.u || pte.n || pte.pbmt != 2'd0;
   always_comb begin
@@ -140,7 +148,7 @@ module iommu_pt_walker
       StIdle: begin
         if (start_valid_i) begin
           state_d = StReq;
-          level_d = mode_i == S1Sv57 ? 3'd4 : mode_i == S1Sv48 ? 3'd3 : 3'd2;
+          level_d = mode_i == PtSv57 ? 3'd4 : mode_i == PtSv48 ? 3'd3 : 3'd2;
           ppn_d = root_ppn_i;
           global_d = 1'b0;
         end

@@ -3,16 +3,11 @@
 /// Register map (IOMMU §5). 4-byte and aligned 8-byte accesses; a half that is not written with
 /// all its byte enables is left alone. What is not implemented reads 0 and ignores writes.
 module iommu_regs
+  import iommu_pkg::*;
   import iommu_int_pkg::*;
 #(
-    /// capabilities.MSI_FLAT.
-    parameter bit MsiFlat = 1'b0,
-    /// capabilities.Sv48.
-    parameter bit Sv48 = 1'b1,
-    /// capabilities.Sv57.
-    parameter bit Sv57 = 1'b1,
-    /// capabilities.Svpbmt.
-    parameter bit Svpbmt = 1'b1
+    /// Capabilities.
+    parameter iommu_cfg_t Cfg = CfgBase
 ) (
     /// Clock.
     input logic clk_i,
@@ -99,10 +94,6 @@ module iommu_regs
   localparam logic [8:0] RegIpsr = 9'd10;  // pqcsr low, ipsr high
   localparam logic [8:0] RegIcvec = 9'd95;
   // msi_cfg_tbl: doublewords 96 to 127.
-
-  localparam logic [63:0] Caps =
-      64'h10 | (64'd1 << 9) | (64'(Sv48) << 10) | (64'(Sv57) << 11) | (64'(Svpbmt) << 15) |
-      (64'(MsiFlat) << 22) | (64'd56 << 32);
 
   logic [8:0] reg_no;
   logic wr_lo, wr_hi;
@@ -197,7 +188,7 @@ module iommu_regs
   logic [63:0] rdata;
   always_comb begin
     unique case (reg_no)
-      RegCaps:  rdata = Caps;
+      RegCaps:  rdata = capabilities(Cfg);
       RegDdtp:  rdata = {10'd0, ddtp_ppn_q, 5'd0, busy_q, 1'b0, mode_q};
       RegCqb:   rdata = {10'd0, cq_q.ppn, 5'd0, cq_q.log2sz_m1};
       RegCqht:  rdata = {cq_q.index, cq_head_i};

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-/// Two IOMMUs behind one set of ports, for the block test: one with base-format device contexts and
-/// one with extended-format ones (capabilities.MSI_FLAT). A strap chooses; the other one is idle.
+/// Three IOMMUs behind one set of ports, for the block test: one with base-format device contexts,
+/// one with extended-format ones (capabilities.MSI_FLAT), one with everything. A strap chooses; the
+/// others are idle.
 module iommu_formats
   import iommu_pkg::*;
 (
@@ -9,8 +10,8 @@ module iommu_formats
     input logic clk_i,
     /// Reset, active low.
     input logic rst_ni,
-    /// 1: extended format; static while not in reset.
-    input logic msi_flat_i,
+    /// 0: base format, 1: extended format, 2: everything; static while not in reset.
+    input logic [1:0] config_i,
 
     /// Translation request; ready/valid, stable until taken.
     input logic tr_req_valid_i,
@@ -34,6 +35,30 @@ module iommu_formats
     /// Response beat.
     input iommu_mem_rsp_t mem_rsp_i,
 
+    /// Write into a memory-resident interrupt file; ready/valid.
+    input logic mrif_req_valid_i,
+    /// Write taken.
+    output logic mrif_req_ready_o,
+    /// Write.
+    input mrif_req_t mrif_req_i,
+    /// The write is done, one cycle.
+    output logic mrif_done_o,
+
+    /// Message of a device; ready/valid.
+    input logic msg_in_valid_i,
+    /// Message taken.
+    output logic msg_in_ready_o,
+    /// Message.
+    input msg_in_t msg_in_i,
+    /// Message for a device; ready/valid.
+    output logic msg_out_valid_o,
+    /// Message taken.
+    input logic msg_out_ready_i,
+    /// Message.
+    output msg_out_t msg_out_o,
+    /// Wired interrupts.
+    output logic [15:0] wsi_o,
+
     /// Register access, one cycle.
     input logic reg_req_valid_i,
     /// 1 write.
@@ -54,16 +79,22 @@ module iommu_formats
     /// Acknowledge, one cycle.
     input logic drain_ack_i
 );
-  logic [1:0] tr_req_ready, tr_rsp_valid, mem_req_valid, reg_rsp_valid, drain_req;
-  tr_rsp_t [1:0] tr_rsp;
-  iommu_mem_req_t [1:0] mem_req;
-  logic [1:0][63:0] reg_rsp_rdata;
+  localparam int unsigned Num = 3;
+  localparam iommu_cfg_t [Num-1:0] Cfgs = {CfgFull, CfgMsiFlat, CfgBase};
 
-  for (genvar i = 0; i < 2; i++) begin : gen_format
+  logic [Num-1:0] tr_req_ready, tr_rsp_valid, mem_req_valid, reg_rsp_valid, drain_req;
+  logic [Num-1:0] mrif_req_ready, mrif_done, msg_in_ready, msg_out_valid;
+  tr_rsp_t [Num-1:0] tr_rsp;
+  iommu_mem_req_t [Num-1:0] mem_req;
+  msg_out_t [Num-1:0] msg_out;
+  logic [Num-1:0][15:0] wsi;
+  logic [Num-1:0][63:0] reg_rsp_rdata;
+
+  for (genvar i = 0; i < Num; i++) begin : gen_format
     logic on;
-    assign on = msi_flat_i == 1'(i);
+    assign on = config_i == 2'(i);
     iommu #(
-        .MsiFlat(1'(i))
+        .Cfg(Cfgs[i])
     ) i_iommu (
         .clk_i,
         .rst_ni,
@@ -77,6 +108,17 @@ module iommu_formats
         .mem_req_o(mem_req[i]),
         .mem_rsp_valid_i(mem_rsp_valid_i && on),
         .mem_rsp_i,
+        .mrif_req_valid_i(mrif_req_valid_i && on),
+        .mrif_req_ready_o(mrif_req_ready[i]),
+        .mrif_req_i,
+        .mrif_done_o(mrif_done[i]),
+        .msg_in_valid_i(msg_in_valid_i && on),
+        .msg_in_ready_o(msg_in_ready[i]),
+        .msg_in_i,
+        .msg_out_valid_o(msg_out_valid[i]),
+        .msg_out_ready_i(msg_out_ready_i && on),
+        .msg_out_o(msg_out[i]),
+        .wsi_o(wsi[i]),
         .reg_req_valid_i(reg_req_valid_i && on),
         .reg_req_write_i,
         .reg_req_addr_i,
@@ -89,12 +131,18 @@ module iommu_formats
     );
   end
 
-  assign tr_req_ready_o = tr_req_ready[msi_flat_i];
-  assign tr_rsp_valid_o = tr_rsp_valid[msi_flat_i];
-  assign tr_rsp_o = tr_rsp[msi_flat_i];
-  assign mem_req_valid_o = mem_req_valid[msi_flat_i];
-  assign mem_req_o = mem_req[msi_flat_i];
-  assign reg_rsp_valid_o = reg_rsp_valid[msi_flat_i];
-  assign reg_rsp_rdata_o = reg_rsp_rdata[msi_flat_i];
-  assign drain_req_o = drain_req[msi_flat_i];
+  assign tr_req_ready_o = tr_req_ready[config_i];
+  assign tr_rsp_valid_o = tr_rsp_valid[config_i];
+  assign tr_rsp_o = tr_rsp[config_i];
+  assign mem_req_valid_o = mem_req_valid[config_i];
+  assign mem_req_o = mem_req[config_i];
+  assign reg_rsp_valid_o = reg_rsp_valid[config_i];
+  assign reg_rsp_rdata_o = reg_rsp_rdata[config_i];
+  assign drain_req_o = drain_req[config_i];
+  assign mrif_req_ready_o = mrif_req_ready[config_i];
+  assign mrif_done_o = mrif_done[config_i];
+  assign msg_in_ready_o = msg_in_ready[config_i];
+  assign msg_out_valid_o = msg_out_valid[config_i];
+  assign msg_out_o = msg_out[config_i];
+  assign wsi_o = wsi[config_i];
 endmodule

@@ -257,7 +257,7 @@ module sim_top
   end
 
   logic unused;
-  assign unused = ^{tap_rsp.tag, tap_res.cpl_status, tap_res.addr};  // not in the tap
+  assign unused = ^{tap_rsp, tap_res.cpl_status, tap_res.addr};  // not in the tap
 
   assign tr_o = '{
     rsvd: '0,

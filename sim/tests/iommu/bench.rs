@@ -22,7 +22,7 @@ const TAGS: usize = 32;
 /// Longer than any access may take.
 const PATIENCE: usize = 20_000;
 /// Tags at the memory port.
-const TAG_CQ: u64 = 3;
+const TAG_CQ: u64 = 6;
 
 /// Entries of the queues.
 pub const CQ_ENTRIES: u32 = 128;
@@ -200,7 +200,10 @@ impl Bench {
             fence_count: 0,
             log: VecDeque::new(),
         };
-        bench.model.input.set_msi_flat_i(format == Format::Extended);
+        bench
+            .model
+            .input
+            .set_config_i((format == Format::Extended).into());
         for _ in 0..3 {
             bench.clock();
         }

@@ -121,7 +121,11 @@ impl Bench {
         let tag = get(words, 317, 4);
         let addr = get(words, 261, 56);
         let len = 4 * get(words, 256, 5) as usize;
-        let write = get(words, 321, 1) == 1;
+        let write = match get(words, 321, 2) {
+            0 => false,
+            1 => true,
+            other => panic!("atomic operation {other} without AMO_HWAD and AMO_MRIF"),
+        };
         let mut data = [0; 4];
         for (i, word) in data.iter_mut().enumerate() {
             *word = get(words, 64 * i, 64);
