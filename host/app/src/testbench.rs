@@ -1,8 +1,10 @@
 //! A machine with its drivers: bring-up, and mapping calls that also enter the promise ledger.
 
+mod entered;
 pub mod nvme;
 mod pages;
 mod peers;
+pub mod virtio;
 
 use std::collections::BTreeMap;
 

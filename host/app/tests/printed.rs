@@ -1,5 +1,5 @@
 //! A program of random drivers.
-#![allow(unused_imports)]
+#![allow(unused_imports, reason = "a short program needs few")]
 
 use tlproof::program::{Attached::*, Op::*, PeerVia::*, Target::*, *};
 use tlproof_dma::{Profile::*, riscv::Mode::*};
@@ -38,6 +38,8 @@ fn shrunk() {
                 untrusted: false,
                 mask_bits: 64,
                 min_align_mask: 0,
+                nvme: true,
+                indirect: true,
             },
             Port {
                 attached: Strict,
@@ -45,6 +47,8 @@ fn shrunk() {
                 untrusted: false,
                 mask_bits: 64,
                 min_align_mask: 0,
+                nvme: false,
+                indirect: true,
             },
             Port {
                 attached: Strict,
@@ -52,6 +56,8 @@ fn shrunk() {
                 untrusted: false,
                 mask_bits: 64,
                 min_align_mask: 0,
+                nvme: false,
+                indirect: true,
             },
         ],
     };
@@ -67,6 +73,8 @@ fn shrunk() {
         Pages { id: 8, dev: 0, size: 4096, dir: ToDevice, scattered: true },
         Dmabuf { id: 9, dev: 0, peer: 2, ranges: vec![(1, 1), (4, 2)], dir: Bidirectional },
         Odp { id: 10, dev: 0, pages: 2, peer: Some((2, 5)) },
+        Request { id: 11, dev: 0, offset: 4, sizes: vec![4096, 512], peer: Some((2, 1)), metadata: 8, read: true, admin: false },
+        Virtio { dev: 0, out: vec![16], input: vec![512] },
         Dma { id: 0, at: 8, len: 100, write: true, relaxed: false, fetch: true },
         Dma { id: 1, at: 8, len: 100, write: false, relaxed: false, fetch: true },
         Dma { id: 2, at: 8, len: 100, write: true, relaxed: false, fetch: true },
@@ -78,6 +86,7 @@ fn shrunk() {
         Dma { id: 8, at: 8, len: 100, write: true, relaxed: false, fetch: true },
         Dma { id: 9, at: 8, len: 100, write: false, relaxed: false, fetch: true },
         Dma { id: 10, at: 8, len: 100, write: true, relaxed: false, fetch: true },
+        Dma { id: 11, at: 8, len: 100, write: false, relaxed: false, fetch: true },
         Touch { id: 0, seed: 1 },
         Migrate { id: 10, page: 1 },
         Revoke { id: 9 },

@@ -1,8 +1,9 @@
 //! The DMA API of a machine: its devices, IOMMU domains, bounce pool and peers.
 
-use tlproof_pcie::{Bdf, DmaAddr, Range};
+use tlproof_pcie::{Bdf, Direction, DmaAddr, Range};
 
 use crate::{
+    attrs::Attrs,
     coherent::PageSource,
     debug::{self, Areas, DmaDebug},
     device::{Attach, Backend, Device, DeviceId},
@@ -390,6 +391,23 @@ impl<I: IommuDriver> Dma<I> {
     pub fn dma_need_unmap(&self, dev: DeviceId) -> bool {
         self.device(dev)
             .is_ok_and(|d| !d.backend.is_direct() || d.need_sync() || self.config.debug.is_some())
+    }
+
+    /// A driver is done with the mapping at `dma` and makes no call, as it may where
+    /// [`Dma::dma_need_unmap`] is false: only the record of the mapping goes. Elsewhere nothing
+    /// happens and the result is false.
+    pub fn dma_unmap_not_needed(
+        &mut self,
+        dev: DeviceId,
+        dma: DmaAddr,
+        size: u64,
+        dir: Direction,
+    ) -> bool {
+        !self.dma_need_unmap(dev)
+            && self
+                .ledger
+                .remove(dev, dma, size, dir, Attrs::empty())
+                .is_some()
     }
 
     /// `dma_get_merge_boundary`: granule less 1 behind an IOMMU, 0 without merging.

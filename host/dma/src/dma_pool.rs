@@ -122,6 +122,11 @@ impl DmaPool {
         blocks as usize - self.free.len()
     }
 
+    /// The coherent pages that it keeps.
+    pub fn pages(&self) -> impl Iterator<Item = &Coherent> {
+        self.pages.iter()
+    }
+
     /// `dma_pool_destroy`: gives all pages back, whatever is in use.
     pub fn destroy<I: IommuDriver>(&mut self, dma: &mut Dma<I>, m: &mut dyn Machine) {
         self.free.clear();

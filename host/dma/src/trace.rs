@@ -309,6 +309,14 @@ pub struct Record {
 /// Whoever wants to see events as they happen.
 type Sink = Box<dyn FnMut(&Record)>;
 
+/// A place in what is recorded, of [`Trace::mark`].
+#[derive(Debug)]
+#[must_use]
+pub struct Mark {
+    at: usize,
+    on: bool,
+}
+
 /// Where events go: nowhere until somebody switches it on.
 #[derive(Default)]
 pub struct Trace {
@@ -328,6 +336,27 @@ impl Trace {
     /// Hands over what was recorded since the last call.
     pub fn take(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
+    }
+
+    /// Records from now on until [`Trace::since`].
+    pub fn mark(&mut self) -> Mark {
+        let mark = Mark {
+            at: self.events.len(),
+            on: self.on,
+        };
+        self.on = true;
+        mark
+    }
+
+    /// What was recorded since the mark; it stays recorded if recording was on before.
+    pub fn since(&mut self, mark: Mark) -> Vec<Event> {
+        self.on = mark.on;
+        let at = mark.at.min(self.events.len());
+        if mark.on {
+            self.events[at..].to_vec()
+        } else {
+            self.events.split_off(at)
+        }
     }
 
     /// Also shows every event to `sink`, recording or not.

@@ -2,11 +2,14 @@
 
 use tlproof_dma::{
     Attrs, Coherent, IovaState, SgEntry,
+    block::Request,
     dmabuf::{AttachmentId, DmaSgt, VfioDmaBuf},
     noncoherent::{Noncontiguous, Pages},
     odp::{OdpRegion, UserMemory},
 };
 use tlproof_pcie::{Direction, DmaAddr, PhysAddr};
+
+use crate::testbench::nvme::NvmeRequest;
 
 /// Bytes that follow each other for the device.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +42,10 @@ pub(super) enum Kind {
         buf: VfioDmaBuf,
         at: AttachmentId,
         sgt: DmaSgt,
+    },
+    Request {
+        request: Request,
+        prepared: Box<NvmeRequest>,
     },
     Odp {
         region: OdpRegion,

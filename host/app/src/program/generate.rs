@@ -111,6 +111,8 @@ impl Generator {
             untrusted: translated && swiotlb.is_some() && self.rng.random_bool(0.4),
             mask_bits: self.pick(&[64, 64, 48, 40, 32]).unwrap_or(64),
             min_align_mask: self.pick(&[0, 0, 0xfff]).unwrap_or(0),
+            nvme: self.rng.random_bool(0.5),
+            indirect: self.rng.random_bool(0.5),
         }
     }
 
@@ -155,6 +157,7 @@ impl Generator {
                 Some(op) => op,
                 None => return,
             },
+            98 => self.virtio(),
             _ => Op::Cpu {
                 cpu: self.rng.random_range(0..2),
             },
@@ -218,6 +221,48 @@ impl Generator {
             .collect()
     }
 
+    /// A chain through a virtqueue.
+    fn virtio(&mut self) -> Op {
+        let n = self.rng.random_range(1..5);
+        let sizes: Vec<u32> = (0..n).map(|_| self.length().min(2 * PAGE)).collect();
+        let (out, input) = sizes.split_at(self.rng.random_range(0..=sizes.len()));
+        Op::Virtio {
+            dev: self.rng.random_range(0..3),
+            out: out.to_vec(),
+            input: input.to_vec(),
+        }
+    }
+
+    /// A request of a disk: whole pages, or segments of anything else.
+    fn request(&mut self, id: Id, dev: usize) -> Op {
+        let whole = self.rng.random_bool(0.6);
+        let n = self.rng.random_range(1..if whole { 24 } else { 8 });
+        let size = |g: &mut Self| match whole {
+            true => PAGE,
+            false => 4 * g.rng.random_range(1..PAGE / 2),
+        };
+        let peer = (dev + self.rng.random_range(1..3)) % 3;
+        let page = self.rng.random_range(0..64);
+        Op::Request {
+            id,
+            dev,
+            offset: if self.rng.random_bool(0.7) {
+                0
+            } else {
+                4 * self.rng.random_range(0..PAGE / 4)
+            },
+            sizes: (0..n).map(|_| size(self)).collect(),
+            peer: self.rng.random_bool(0.3).then_some((peer, page)),
+            metadata: if self.rng.random_bool(0.3) {
+                8 * self.rng.random_range(1..9)
+            } else {
+                0
+            },
+            read: self.rng.random(),
+            admin: self.rng.random_bool(0.2),
+        }
+    }
+
     /// Ranges of a BAR, in pages.
     fn ranges(&mut self) -> Vec<(u32, u32)> {
         let n = self.rng.random_range(1..4);
@@ -231,7 +276,8 @@ impl Generator {
         let dev = self.rng.random_range(0..3);
         let dir = self.direction();
         let op = match self.rng.random_range(0..100) {
-            0..35 => Op::Map {
+            0..10 => self.request(id, dev),
+            10..35 => Op::Map {
                 id,
                 dev,
                 offset: self.offset(),

@@ -134,6 +134,35 @@ pub enum Op {
         /// `dma_alloc_noncontiguous` in place of `dma_alloc_pages`.
         scattered: bool,
     },
+    /// A request of an NVMe disk, whose list the device follows; nothing on a port without one.
+    Request {
+        /// The new object.
+        id: Id,
+        /// Endpoint.
+        dev: usize,
+        /// Offset of the first segment in its page.
+        offset: u32,
+        /// Sizes of the segments, which are no neighbours.
+        sizes: Vec<u32>,
+        /// An endpoint and a page of its BAR in place of main memory.
+        peer: Option<(usize, u32)>,
+        /// Bytes of metadata in main memory.
+        metadata: u32,
+        /// A read of the disk: the device writes.
+        read: bool,
+        /// On the admin queue, which knows PRPs only.
+        admin: bool,
+    },
+    /// A chain of buffers through a virtqueue; the device reads ring, table and buffers, answers
+    /// and returns it.
+    Virtio {
+        /// Endpoint.
+        dev: usize,
+        /// Sizes of the buffers that the device reads.
+        out: Vec<u32>,
+        /// Sizes of the buffers that the device writes.
+        input: Vec<u32>,
+    },
     /// Ranges of the memory BAR of another endpoint as a DMABUF, attached and mapped.
     Dmabuf {
         /// The new object.
@@ -236,6 +265,7 @@ impl Op {
             | Self::MapPeer { id, .. }
             | Self::Ring { id, .. }
             | Self::Pages { id, .. }
+            | Self::Request { id, .. }
             | Self::Dmabuf { id, .. }
             | Self::Odp { id, .. } => Some(*id),
             _ => None,
@@ -274,7 +304,7 @@ impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "//! A program of random drivers.\n#![allow(unused_imports)]\n\n\
+            "//! A program of random drivers.\n#![allow(unused_imports, reason = \"a short program needs few\")]\n\n\
              use tlproof::program::{{Attached::*, Op::*, PeerVia::*, Target::*, *}};"
         )?;
         writeln!(f, "use tlproof_dma::{{Profile::*, riscv::Mode::*}};")?;
@@ -286,6 +316,8 @@ impl fmt::Display for Program {
         for op in &self.ops {
             let op = format!("{op:?}")
                 .replace("sizes: [", "sizes: vec![")
+                .replace("out: [", "out: vec![")
+                .replace("input: [", "input: vec![")
                 .replace("ranges: [", "ranges: vec![");
             writeln!(f, "        {op},")?;
         }

@@ -128,6 +128,15 @@ fn smaller(op: &Op) -> Option<Op> {
         Op::MapSg { sizes, .. } => shorten(sizes),
         Op::MapIova { offset, sizes, .. } => shorten(sizes) | zero(offset),
         Op::MapPeer { offset, size, .. } => halve(size, 4) | zero(offset),
+        Op::Request {
+            offset,
+            sizes,
+            metadata,
+            ..
+        } => shorten(sizes) | zero(offset) | zero(metadata),
+        Op::Virtio { out, input, .. } => {
+            out.pop().is_some() && !(out.is_empty() && input.is_empty()) || shorten(input)
+        }
         Op::Dmabuf { ranges, .. } => fewer(ranges),
         Op::Odp { pages, peer, .. } => peer.take().is_some() | halve(pages, 1),
         Op::Migrate { page, .. } => zero(page),

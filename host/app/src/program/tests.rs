@@ -1,7 +1,7 @@
 use tlproof_dma::{Profile, riscv::Mode};
 use tlproof_pcie::Direction;
 
-use super::{Op, PeerVia, Program, Target, World, generate, run, shrink, shrink::fails_with};
+use super::{Op, PeerVia, Port, Program, Target, World, generate, run, shrink, shrink::fails_with};
 
 #[test]
 fn random_programs_keep_their_promises() {
@@ -107,10 +107,15 @@ fn a_link_that_bounces_at_its_ends() {
 /// What is printed is a test file that compiles: `tests/printed.rs` is one, and runs.
 #[test]
 fn what_is_printed_is_a_test() {
+    let disk = Port {
+        nvme: true,
+        ..Port::default()
+    };
     let program = Program {
         world: World {
             swiotlb: Some(false),
             mode: Some(Mode::Sv39),
+            ports: [disk, Port::default(), Port::default()],
             ..World::default()
         },
         ops: every_step(),
@@ -180,7 +185,24 @@ fn every_step() -> Vec<Op> {
             peer: Some((2, 5)),
         },
     ]);
-    ops.extend((0..11).map(|id| Op::Dma {
+    ops.extend([
+        Op::Request {
+            id: 11,
+            dev,
+            offset: 4,
+            sizes: vec![0x1000, 0x200],
+            peer: Some((2, 1)),
+            metadata: 8,
+            read: true,
+            admin: false,
+        },
+        Op::Virtio {
+            dev,
+            out: vec![16],
+            input: vec![512],
+        },
+    ]);
+    ops.extend((0..12).map(|id| Op::Dma {
         id,
         at: 8,
         len: 100,

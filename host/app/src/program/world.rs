@@ -1,7 +1,10 @@
 //! The machine of a program.
 
 use tlproof_dma::{
-    Attach, Config, MapError, Profile, Swiotlb, debug, p2pdma::HostBridgePolicy, riscv::Mode,
+    Attach, Config, MapError, Profile, Swiotlb, debug,
+    nvme::{Ctrl, Nvme},
+    p2pdma::HostBridgePolicy,
+    riscv::Mode,
 };
 use tlproof_pcie::{Bdf, MemoryMap, Range, tree::Acs};
 
@@ -46,6 +49,10 @@ pub struct Port {
     pub mask_bits: u32,
     /// `min_align_mask`.
     pub min_align_mask: u64,
+    /// The driver of an NVMe disk has it, which sets a `min_align_mask` and a segment size of its own.
+    pub nvme: bool,
+    /// Virtqueues have indirect descriptors.
+    pub indirect: bool,
 }
 
 impl Default for Port {
@@ -56,6 +63,8 @@ impl Default for Port {
             untrusted: false,
             mask_bits: 64,
             min_align_mask: 0,
+            nvme: false,
+            indirect: true,
         }
     }
 }
@@ -214,11 +223,29 @@ impl World {
     /// What the driver of function `f` says about its device.
     pub(super) fn set_parameters(&self, bench: &mut Testbench, f: usize) -> Result<(), MapError> {
         let (dev, port) = (bench.functions[f].dev, &self.ports[f]);
-        let mask = u64::MAX >> (64 - port.mask_bits.clamp(1, 64));
-        bench.dma.dma_set_mask(dev, mask)?;
-        bench.dma.dma_set_coherent_mask(dev, mask)?;
+        self.set_masks(bench, f)?;
         bench.dma.dma_set_min_align_mask(dev, port.min_align_mask)?;
         bench.dma.dma_set_max_seg_size(dev, MAX_SEGMENT)
+    }
+
+    /// The addresses that the device of function `f` reaches.
+    fn set_masks(&self, bench: &mut Testbench, f: usize) -> Result<(), MapError> {
+        let (dev, port) = (bench.functions[f].dev, &self.ports[f]);
+        let mask = u64::MAX >> (64 - port.mask_bits.clamp(1, 64));
+        bench.dma.dma_set_mask(dev, mask)?;
+        bench.dma.dma_set_coherent_mask(dev, mask)
+    }
+
+    /// The driver of the NVMe disk at function `f`, if there is one.
+    pub(super) fn nvme(&self, bench: &mut Testbench, f: usize) -> Result<Option<Nvme>, MapError> {
+        if !self.ports[f].nvme {
+            return Ok(None);
+        }
+        let dev = bench.functions[f].dev;
+        let nvme = Nvme::new(&mut bench.dma, dev, Ctrl::default())?;
+        self.set_masks(bench, f)?;
+        bench.dma.dma_set_max_seg_size(dev, MAX_SEGMENT)?;
+        Ok(Some(nvme))
     }
 
     /// Where buffers lie.

@@ -1,8 +1,7 @@
 //! Requests of `nvme-pci`, entered in the ledger mapping by mapping.
 
 use tlproof_dma::{
-    Api, Event,
-    block::{BlkStatus, Request},
+    block::{BlkStatus, PhysVec, Request},
     nvme::{Command, DataPointer, Iod, IodFlags, MetadataPointer, Nvme, Source},
 };
 use tlproof_pcie::DmaAddr;
@@ -17,9 +16,17 @@ pub struct NvmeRequest {
     promised: Vec<(DmaAddr, u64)>,
 }
 
+impl NvmeRequest {
+    /// Where the device finds the bytes of the data, then those of the metadata, in their order.
+    #[must_use]
+    pub fn spans(&self) -> &[(DmaAddr, u64)] {
+        &self.promised
+    }
+}
+
 impl Testbench {
     /// `nvme_prep_rq`: every mapping that it makes is entered, and the descriptor pages that it adds
-    /// to the driver's pools. Uses the API's record of events up.
+    /// to the driver's pools.
     ///
     /// # Errors
     /// As the call.
@@ -31,52 +38,20 @@ impl Testbench {
         req: &Request,
         cmd: Command,
     ) -> Result<NvmeRequest, BlkStatus> {
-        let (dev, bdf) = (self.functions[f].dev, self.functions[f].engine.bdf);
         self.calls += 1;
-        self.dma.trace.set_enabled(true);
-        self.dma.trace.take();
+        let mark = self.dma.trace.mark();
         let iod = nvme.prep_rq(&mut self.dma, &mut self.sim, source, req, cmd);
-        self.dma.trace.set_enabled(false);
-        let mut promised = Vec::new();
-        for event in self.dma.trace.take() {
-            let (name, dma, size) = match event {
-                Event::DmaAlloc {
-                    dma: Some(dma),
-                    size,
-                    ..
-                } => {
-                    let call = format!("dma_pool_alloc({bdf}): page of {size} at {dma:#x}");
-                    self.promise(dev, dma, call);
-                    continue;
-                }
-                Event::DmaMapPhys {
-                    dma: Some(dma),
-                    size,
-                    ..
-                } => ("dma_map_phys", dma, size),
-                Event::IovaLink {
-                    iova, offset, size, ..
-                } => ("dma_iova_link", iova.offset(offset), size),
-                _ => continue,
-            };
-            // What failed is unmapped again.
-            if iod.is_ok() {
-                let call = format!("nvme_prep_rq({bdf}): {name} = {dma:#x}+{size}");
-                for (at, len) in self.pieces(dev, dma, size) {
-                    self.promise(dev, at, call.clone());
-                    promised.push((at, len));
-                }
-            }
-        }
+        let events = self.dma.trace.since(mark);
+        let mapped = self.enter_mapped(f, "nvme_prep_rq", &events, iod.is_ok());
         let iod = iod?;
         // No call is made for what is reached by its bus address.
-        let data = iod.flags().contains(IodFlags::DATA_P2P);
-        let meta = iod.flags().contains(IodFlags::META_P2P);
-        let data = data.then(|| req.segments()).into_iter().flatten();
-        let meta = meta.then(|| req.integrity_segments()).into_iter().flatten();
-        for s in data.chain(meta) {
-            let dma = self.bus_address(f, s.paddr, s.len.into());
-            promised.push((dma, s.len.into()));
+        let mut promised = Vec::new();
+        if iod.flags().contains(IodFlags::DATA_P2P) {
+            self.enter_bus(f, req.segments(), &mut promised);
+        }
+        promised.extend(mapped);
+        if iod.flags().contains(IodFlags::META_P2P) {
+            self.enter_bus(f, req.integrity_segments(), &mut promised);
         }
         Ok(NvmeRequest { iod, promised })
     }
@@ -86,11 +61,26 @@ impl Testbench {
         let dev = self.functions[f].dev;
         self.calls += 1;
         let mut ending = Vec::new();
-        for (dma, size) in r.promised {
-            ending.extend(self.revoke_begin(dev, dma, size));
+        for (dma, size) in &r.promised {
+            ending.extend(self.revoke_begin(dev, *dma, *size));
         }
         nvme.unmap_rq(&mut self.dma, &mut self.sim, req, r.iod);
+        for (dma, size) in r.promised {
+            self.dma.dma_unmap_not_needed(dev, dma, size, req.dma_dir());
+        }
         self.revoke_end(ending);
+    }
+
+    fn enter_bus(
+        &mut self,
+        f: usize,
+        segments: impl Iterator<Item = PhysVec>,
+        promised: &mut Vec<(DmaAddr, u64)>,
+    ) {
+        for s in segments {
+            let dma = self.bus_address(f, s.paddr, s.len.into());
+            promised.push((dma, s.len.into()));
+        }
     }
 
     /// The transfer of a request's metadata, as [`data_transfer`]; `None` for one without.
@@ -124,16 +114,10 @@ impl Testbench {
 
     /// Gives the driver's descriptor pools back.
     pub fn nvme_remove(&mut self, f: usize, nvme: Nvme) {
-        let (dev, bdf) = (self.functions[f].dev, self.functions[f].engine.bdf);
-        let pages: Vec<_> = self
-            .dma
-            .live()
-            .filter(|m| m.device == bdf && m.api == Api::Coherent)
-            .map(|m| (m.dma, m.size))
-            .collect();
+        let dev = self.functions[f].dev;
         let mut ending = Vec::new();
-        for (dma, size) in pages {
-            ending.extend(self.revoke_begin(dev, dma, size));
+        for page in nvme.pool_pages() {
+            ending.extend(self.revoke_begin(dev, page.dma, page.size));
         }
         nvme.remove(&mut self.dma, &mut self.sim);
         self.revoke_end(ending);

@@ -18,6 +18,7 @@ use job::Job;
 
 use crate::{
     block::{BlkStatus, QueueLimits, Request},
+    coherent::Coherent,
     device::DeviceId,
     dma::Dma,
     dma_pool::DmaPool,
@@ -181,6 +182,11 @@ impl Nvme {
     #[must_use]
     pub fn descriptors_used(&self) -> usize {
         self.large.used() + self.small.used()
+    }
+
+    /// The coherent pages of both pools.
+    pub fn pool_pages(&self) -> impl Iterator<Item = &Coherent> {
+        self.large.pages().chain(self.small.pages())
     }
 
     /// `nvme_prep_rq`: maps a request and points the command to it.

@@ -24,7 +24,7 @@ impl Runner {
         size: u64,
         dir: Direction,
     ) -> Option<Buffer> {
-        let seed = self.seed ^ u64::from(id) << 16 ^ part as u64;
+        let seed = self.world.seed ^ u64::from(id) << 16 ^ part as u64;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let pages = (offset + size).div_ceil(PAGE) as usize;
         let base = self.pool.take(&mut rng, pages)?;

@@ -3,15 +3,17 @@
 mod map;
 mod peer;
 mod probe;
+mod request;
 mod shared;
 #[cfg(test)]
 mod tests;
 mod touch;
 mod transfer;
+mod virtio;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tlproof_dma::{MapError, debug::Complaint, iommu::IommuError, kmsan::UninitValue};
+use tlproof_dma::{MapError, debug::Complaint, iommu::IommuError, kmsan::UninitValue, nvme::Nvme};
 
 use crate::{
     buffers::BufferPool,
@@ -23,7 +25,9 @@ use crate::{
 use super::{
     Id, Op, Program,
     drivers::{Object, Span},
+    world::World,
 };
+use virtio::Queue;
 
 const PAGE: u64 = 4096;
 
@@ -78,8 +82,6 @@ pub fn run_on(program: &Program, sink: Option<SharedSink>) -> Result<(Outcome, T
     let mut r = Runner::new(program, sink)?;
     // What the calls did is looked at too.
     r.bench.dma.trace.set_enabled(cfg!(feature = "mutants"));
-    // What the calls did is looked at too.
-    r.bench.dma.trace.set_enabled(cfg!(feature = "mutants"));
     for op in &program.ops {
         r.step(op)?;
         if r.bench.sim.checker.failed_enough() {
@@ -92,8 +94,11 @@ pub fn run_on(program: &Program, sink: Option<SharedSink>) -> Result<(Outcome, T
 
 pub(super) struct Runner {
     pub(super) bench: Testbench,
-    blocking: bool,
-    seed: u64,
+    world: World,
+    /// Drivers of disks, by endpoint.
+    disks: [Option<Nvme>; 3],
+    /// Virtqueues, made when they are needed.
+    queues: [Option<Queue>; 3],
     pool: BufferPool,
     objects: BTreeMap<Id, Object>,
     gone: BTreeMap<Id, (usize, Vec<Span>)>,
@@ -107,11 +112,18 @@ pub(super) struct Runner {
 impl Runner {
     /// Brings the machine of a program up.
     pub(super) fn new(program: &Program, sink: Option<SharedSink>) -> Result<Self, Error> {
+        let world = program.world.clone();
+        let mut bench = world.bring_up(sink)?;
+        let mut disks = [const { None }; 3];
+        for (f, disk) in disks.iter_mut().enumerate() {
+            *disk = world.nvme(&mut bench, f)?;
+        }
         Ok(Self {
-            bench: program.world.bring_up(sink)?,
-            blocking: program.world.blocking(),
-            seed: program.world.seed,
-            pool: BufferPool::new(program.world.buffers()),
+            bench,
+            pool: BufferPool::new(world.buffers()),
+            world,
+            disks,
+            queues: [const { None }; 3],
             objects: BTreeMap::new(),
             gone: BTreeMap::new(),
             transfer: 0,
@@ -176,6 +188,27 @@ impl Runner {
                 dir,
                 scattered,
             } => self.pages(*id, *dev, *size, *dir, *scattered)?,
+            Op::Request {
+                id,
+                dev,
+                offset,
+                sizes,
+                peer,
+                metadata,
+                read,
+                admin,
+            } => {
+                let what = request::What {
+                    offset: *offset,
+                    sizes,
+                    peer: *peer,
+                    metadata: *metadata,
+                    read: *read,
+                    admin: *admin,
+                };
+                self.request(*id, *dev, &what)?;
+            }
+            Op::Virtio { dev, out, input } => self.virtio(*dev, out, input)?,
             Op::Dmabuf {
                 id,
                 dev,
@@ -278,6 +311,9 @@ impl Runner {
     pub(super) fn finish(&mut self) -> Result<(), Error> {
         for id in self.objects.keys().copied().collect::<Vec<_>>() {
             self.unmap(id)?;
+        }
+        for f in 0..self.bench.functions.len() {
+            self.remove(f);
         }
         self.bench.quiesce()?;
         let live = self.bench.dma.live().count();

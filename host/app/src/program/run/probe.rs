@@ -13,7 +13,7 @@ use crate::{checker::Checker, endpoint::Descriptor, testbench::Error};
 
 impl Runner {
     pub(super) fn probe(&mut self, dev: usize, target: Target, write: bool) -> Result<(), Error> {
-        if !self.blocking {
+        if !self.world.blocking() {
             return Ok(());
         }
         let (f, dma, len, write) = match target {

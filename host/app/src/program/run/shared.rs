@@ -307,6 +307,7 @@ impl Runner {
             for id in own.map(|(id, _)| *id).collect::<Vec<_>>() {
                 self.unmap(id)?;
             }
+            self.remove(f);
         }
         // The tracker does not follow the two-step interface.
         let bdf = self.bench.functions[f].engine.bdf;
@@ -316,6 +317,10 @@ impl Runner {
         let shown = |r: &Self| r.bench.dma.debug().map(|d| d.log.shown().len());
         let before = shown(self);
         self.bench.dma.driver_unbound(self.bench.functions[f].dev);
+        // It is bound again.
+        if self.disks[f].is_none() {
+            self.disks[f] = self.world.nvme(&mut self.bench, f)?;
+        }
         let Some((before, now)) = before.zip(shown(self)) else {
             return Ok(());
         };

@@ -277,3 +277,128 @@ impl Runner {
         buffer.expect("memory").phys
     }
 }
+
+fn request(sizes: &[u32], peer: Option<(usize, u32)>, metadata: u32, read: bool) -> Op {
+    Op::Request {
+        id: 1,
+        dev: 0,
+        offset: 0,
+        sizes: sizes.to_vec(),
+        peer,
+        metadata,
+        read,
+        admin: false,
+    }
+}
+
+fn disk(coherent: bool) -> World {
+    let mut world = world();
+    world.ports[0].nvme = true;
+    world.ports[0].coherent = coherent;
+    world
+}
+
+#[test]
+fn requests_of_a_disk() {
+    for (coherent, iommu) in [(true, true), (false, true), (true, false), (false, false)] {
+        for read in [false, true] {
+            for (sizes, peer, metadata) in [
+                (&[4096; 20][..], None, 0),
+                (&[4096; 20], None, 64),
+                (&[4100, 64, 2048], None, 8),
+                (&[4096; 3], Some((2, 5)), 64),
+                (&[512, 4], Some((1, 0)), 0),
+            ] {
+                let mut world = disk(coherent);
+                world.iommu = iommu;
+                let ops = vec![
+                    request(sizes, peer, metadata, read),
+                    dma(1, 100, read),
+                    Op::Unbind { dev: 1, leak: true },
+                    Op::Unmap { id: 1 },
+                    request(sizes, peer, metadata, !read),
+                    Op::Unbind {
+                        dev: 0,
+                        leak: false,
+                    },
+                    request(sizes, peer, metadata, read),
+                ];
+                runs(world, ops);
+            }
+        }
+    }
+}
+
+/// What the device makes of a list is judged, not what the driver meant.
+#[test]
+fn lists_with_mistakes() {
+    let program = Program {
+        world: disk(true),
+        ops: vec![request(&[4096; 3], None, 64, true)],
+    };
+    let mistakes: [fn(&mut tlproof_dma::nvme::Defects); 3] = [
+        |_| (),
+        |d| d.prp2_is_data = true,
+        |d| d.sgl_lengths_lost = true,
+    ];
+    for (i, mistake) in mistakes.into_iter().enumerate() {
+        let mut program = program.clone();
+        if i == 1 {
+            program.world.iommu = false;
+        } else {
+            program.ops = vec![request(&[4100, 64], None, 0, true)];
+        }
+        let mut r = Runner::new(&program, None).unwrap();
+        mistake(&mut r.disks[0].as_mut().unwrap().defects);
+        r.step(&program.ops[0]).unwrap();
+        r.finish().unwrap();
+        assert_eq!(r.out.failures.is_empty(), i == 0, "{:?}", r.out.failures);
+    }
+}
+
+#[test]
+fn chains_through_a_virtqueue() {
+    for (coherent, iommu, indirect) in [
+        (true, true, true),
+        (true, true, false),
+        (false, true, true),
+        (false, false, false),
+    ] {
+        let mut world = world();
+        world.iommu = iommu;
+        world.ports[0].coherent = coherent;
+        world.ports[0].indirect = indirect;
+        let chain = |out: &[u32], input: &[u32]| Op::Virtio {
+            dev: 0,
+            out: out.to_vec(),
+            input: input.to_vec(),
+        };
+        // More chains than the ring has slots.
+        let mut ops = vec![chain(&[64, 300], &[5000]); 9];
+        ops.push(chain(&[7], &[]));
+        ops.push(chain(&[], &[1, 2, 3]));
+        runs(world, ops);
+    }
+}
+
+/// A device that has lost its place in the ring finds another index than it expects.
+#[test]
+fn a_ring_that_is_out_of_step() {
+    let program = Program {
+        world: world(),
+        ops: vec![
+            Op::Virtio {
+                dev: 0,
+                out: vec![64],
+                input: vec![64],
+            };
+            2
+        ],
+    };
+    let mut r = Runner::new(&program, None).unwrap();
+    r.step(&program.ops[0]).unwrap();
+    assert_eq!(r.out.failures, []);
+    r.queues[0].as_mut().unwrap().lose_place();
+    r.step(&program.ops[1]).unwrap();
+    assert!(r.out.failures.iter().any(|f| f.field == "virtio"));
+}

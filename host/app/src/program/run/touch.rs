@@ -163,6 +163,11 @@ impl Runner {
                     self.fail("unmap", format!("DMABUF: {e}"));
                 }
             }
+            Kind::Request { request, prepared } => {
+                if let Some(nvme) = &mut self.disks[f] {
+                    self.bench.nvme_unmap(f, nvme, &request, *prepared);
+                }
+            }
             Kind::Odp { region, .. } => self.release(f, region),
         }
         if !allocated {
