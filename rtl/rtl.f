@@ -18,9 +18,16 @@ rtl/switch/pcie_switch.sv
 rtl/iommu/iommu_plru.sv
 rtl/iommu/iommu_ddtc.sv
 rtl/iommu/iommu_iotlb.sv
+rtl/iommu/iommu_pdtc.sv
+rtl/iommu/iommu_dc_check.sv
 rtl/iommu/iommu_ddt_walker.sv
+rtl/iommu/iommu_pdt_walker.sv
 rtl/iommu/iommu_pt_walker.sv
+rtl/iommu/iommu_s2.sv
 rtl/iommu/iommu_msi_walker.sv
+rtl/iommu/iommu_mrif.sv
+rtl/iommu/iommu_checks.sv
+rtl/iommu/iommu_answer.sv
 rtl/iommu/iommu_cq.sv
 rtl/iommu/iommu_fq.sv
 rtl/iommu/iommu_msi.sv

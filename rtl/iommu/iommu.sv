@@ -9,10 +9,14 @@ module iommu
 #(
     /// Capabilities.
     parameter iommu_cfg_t Cfg = CfgBase,
-    /// Translations held in the IOTLB.
+    /// First-stage translations held.
     parameter int unsigned IotlbEntries = 64,
-    /// Device contexts held in the DDTC.
-    parameter int unsigned DdtcEntries = 16
+    /// Second-stage translations held.
+    parameter int unsigned S2tlbEntries = 32,
+    /// Device contexts held.
+    parameter int unsigned DdtcEntries = 16,
+    /// Process contexts held.
+    parameter int unsigned PdtcEntries = 16
 ) (
     /// Clock.
     input logic clk_i,
@@ -121,7 +125,9 @@ module iommu
   iommu_xlate #(
       .Cfg         (Cfg),
       .IotlbEntries(IotlbEntries),
-      .DdtcEntries (DdtcEntries)
+      .S2tlbEntries(S2tlbEntries),
+      .DdtcEntries (DdtcEntries),
+      .PdtcEntries (PdtcEntries)
   ) u_xlate (
       .clk_i,
       .rst_ni,
@@ -174,6 +180,7 @@ module iommu
       .rst_ni,
       .cfg_i              (cq_cfg),
       .mode_i             (mode),
+      .be_i               (fctl_be),
       .clear_cqmf_i       (cq_clear_cqmf),
       .clear_cmd_ill_i    (cq_clear_cmd_ill),
       .head_o             (cq_head),
@@ -198,6 +205,7 @@ module iommu
   iommu_fq u_fq (
       .clk_i,
       .rst_ni,
+      .be_i             (fctl_be),
       .cfg_i            (fq_cfg),
       .clear_fqmf_i     (fq_clear_fqmf),
       .clear_fqof_i     (fq_clear_fqof),
@@ -266,6 +274,8 @@ module iommu
       .req_wdata_i       (reg_req_wdata_i),
       .rsp_valid_o       (reg_rsp_valid_o),
       .rsp_rdata_o       (reg_rsp_rdata_o),
+      .be_o              (fctl_be),
+      .gxl_o             (fctl_gxl),
       .ddtp_mode_o       (mode),
       .ddtp_ppn_o        (ddtp_ppn),
       .ddtp_busy_o       (ddtp_busy),
@@ -310,10 +320,8 @@ module iommu
   logic [2:0] unused_reg_req_addr;
   assign unused_reg_req_addr = reg_req_addr_i[2:0];  // the byte enables say which half
 
-  // Not implemented yet: little-endian, RV64 schemes, no QoS IDs, no debug or page requests, no
+  // Not implemented yet: no QoS IDs, no debug or page requests, no
   // messages, no wires.
-  assign fctl_be = 1'b0;
-  assign fctl_gxl = 1'b0;
   assign qos_rcid = '0;
   assign qos_mcid = '0;
   assign dbg_req_valid = 1'b0;

@@ -6,7 +6,7 @@ module iommu_cq
   import iommu_pkg::*;
   import iommu_int_pkg::*;
 #(
-    /// Capabilities; with MSI_FLAT there is IOTINVAL.GVMA, for MSI PTEs.
+    /// Capabilities.
     parameter iommu_cfg_t Cfg = CfgBase
 ) (
     /// Clock.
@@ -18,6 +18,8 @@ module iommu_cq
     input queue_cfg_t cfg_i,
     /// ddtp.iommu_mode, for the width of a DID operand.
     input ddt_mode_e mode_i,
+    /// fctl.BE.
+    input logic be_i,
     /// Clear cqcsr.cqmf, one cycle.
     input logic clear_cqmf_i,
     /// Clear cqcsr.cmd_ill, one cycle.
@@ -60,6 +62,10 @@ module iommu_cq
     /// The command.
     input logic [127:0] mem_rsp_cmd_i
 );
+  // What there is to invalidate: second-stage and MSI PTEs, process contexts.
+  localparam bit HasGvma = Cfg.msi_flat || Cfg.sv32x4 || Cfg.sv39x4 || Cfg.sv48x4 || Cfg.sv57x4;
+  localparam bit HasPdt = Cfg.pd8 || Cfg.pd17 || Cfg.pd20;
+
   typedef enum logic [2:0] {
     StIdle, StFetch, StFetchRsp, StExec, StFence, StWrite, StWriteRsp
   } state_e;
@@ -73,50 +79,53 @@ module iommu_cq
   // Decode (IOMMU §3.1): bits that are not in the format of the command must be 0.
   logic [6:0] opcode;
   logic [2:0] func3;
-  logic is_vma, is_gvma, is_fence, is_inval_ddt, legal, did_fits;
+  logic is_vma, is_gvma, is_fence, is_inval_ddt, is_inval_pdt, legal, did_fits;
   assign opcode = dw0_q[6:0];
   assign func3 = dw0_q[9:7];
-  // Bits 43:34 hold NL and bit 9 of the second doubleword S: reserved without those extensions.
-  assign is_vma = opcode == 7'd1 && func3 == 3'd0 && !dw0_q[11] && dw0_q[43:34] == '0 &&
-                  dw0_q[63:60] == '0 && dw1_q[9:0] == '0 && dw1_q[63:62] == '0;
-  // Nothing a GVMA covers is cached: MSI PTEs are read for each request.
-  assign is_gvma = Cfg.msi_flat && opcode == 7'd1 && func3 == 3'd1 && !dw0_q[11] && !dw0_q[32] &&
-                   dw0_q[43:34] == '0 && dw0_q[63:60] == '0 && dw1_q[9:0] == '0 &&
-                   dw1_q[63:62] == '0;
+  // Bit 34 is NL and bit 9 of the second doubleword S: reserved without those extensions.
+  logic tlb_bits_ok;
+  assign tlb_bits_ok = !dw0_q[11] && (Cfg.nl || !dw0_q[34]) && dw0_q[43:35] == '0 &&
+                       dw0_q[63:60] == '0 && dw1_q[8:0] == '0 && (Cfg.s || !dw1_q[9]) &&
+                       dw1_q[63:62] == '0;
+  assign is_vma = opcode == 7'd1 && func3 == 3'd0 && tlb_bits_ok;
+  assign is_gvma = HasGvma && opcode == 7'd1 && func3 == 3'd1 && tlb_bits_ok && !dw0_q[32];
   // WSI (bit 11) is reserved while fctl.WSI is 0, which it always is.
   assign is_fence = opcode == 7'd2 && func3 == 3'd0 && !dw0_q[11] && dw0_q[31:14] == '0 &&
                     dw1_q[63:62] == '0;
   assign is_inval_ddt = opcode == 7'd3 && func3 == 3'd0 && dw0_q[11:10] == '0 &&
                         dw0_q[32:12] == '0 && dw0_q[39:34] == '0 && dw1_q == '0 &&
                         (!dw0_q[33] || did_fits);
+  assign is_inval_pdt = HasPdt && opcode == 7'd3 && func3 == 3'd1 && dw0_q[11:10] == '0 &&
+                        !dw0_q[32] && dw0_q[33] && dw0_q[39:34] == '0 && dw1_q == '0 && did_fits &&
+                        (Cfg.pd20 || dw0_q[31:29] == '0) &&
+                        (Cfg.pd20 || Cfg.pd17 || dw0_q[28:20] == '0);
   // A DID operand must not be wider than the mode supports; with no directory all are accepted.
   assign did_fits = Cfg.msi_flat ?
       (mode_i != Ddt2Lvl || dw0_q[63:55] == '0) && (mode_i != Ddt1Lvl || dw0_q[63:46] == '0) :
       (mode_i != Ddt2Lvl || dw0_q[63:56] == '0) && (mode_i != Ddt1Lvl || dw0_q[63:47] == '0);
-  assign legal = is_vma || is_gvma || is_fence || is_inval_ddt;
+  assign legal = is_vma || is_gvma || is_fence || is_inval_ddt || is_inval_pdt;
 
   logic av, exec;
   assign av = dw0_q[10];
   assign exec = state_q == StExec;
-  // GV = 1 names a guest's address spaces; with no second stage there is none.
-  assign iotlb_inval_valid_o = exec && is_vma && !dw0_q[33];
+  assign iotlb_inval_valid_o = exec && (is_vma || is_gvma);
   assign iotlb_inval_o = '{
-      gvma: 1'b0,
+      gvma: is_gvma,
       av: av,
-      gv: 1'b0,
+      gv: dw0_q[33],
       pscv: dw0_q[32],
-      nl: 1'b0,
-      s: 1'b0,
-      gscid: '0,
+      nl: dw0_q[34],
+      s: dw1_q[9],
+      gscid: dw0_q[59:44],
       pscid: dw0_q[31:12],
       addr: dw1_q[61:10]
   };
-  assign dir_inval_valid_o = exec && is_inval_ddt;
+  assign dir_inval_valid_o = exec && (is_inval_ddt || is_inval_pdt);
   assign dir_inval_o = '{
-      pdt: 1'b0,
+      pdt: is_inval_pdt,
       dv: dw0_q[33],
       device_id: dw0_q[63:40],
-      process_id: '0
+      process_id: dw0_q[31:12]
   };
   assign fence_valid_o = state_q == StFence;
   assign fence_global_o = dw0_q[12] || dw0_q[13];
@@ -127,7 +136,7 @@ module iommu_cq
       mem_req_o.op = MemWrite;
       mem_req_o.addr = {dw1_q[53:0], 2'b00};
       mem_req_o.len_dw = 5'd1;
-      mem_req_o.wdata[31:0] = dw0_q[63:32];
+      mem_req_o.wdata[31:0] = be_i ? swap_bytes32(dw0_q[63:32]) : dw0_q[63:32];
     end else begin
       mem_req_o.addr = {cfg_i.ppn, 12'd0} | {20'd0, head_q, 4'd0};
       mem_req_o.len_dw = 5'd4;
@@ -202,7 +211,10 @@ module iommu_cq
     end
   end
   always_ff @(posedge clk_i) begin
-    if (state_q == StFetchRsp && mem_rsp_valid_i) {dw1_q, dw0_q} <= mem_rsp_cmd_i;
+    if (state_q == StFetchRsp && mem_rsp_valid_i) begin
+      dw0_q <= be_i ? swap_bytes(mem_rsp_cmd_i[63:0]) : mem_rsp_cmd_i[63:0];
+      dw1_q <= be_i ? swap_bytes(mem_rsp_cmd_i[127:64]) : mem_rsp_cmd_i[127:64];
+    end
   end
 
   assign head_o = head_q;

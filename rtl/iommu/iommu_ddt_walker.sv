@@ -20,6 +20,10 @@ module iommu_ddt_walker
     input ddt_mode_e mode_i,
     /// ddtp.PPN.
     input logic [43:0] root_ppn_i,
+    /// fctl.BE.
+    input logic be_i,
+    /// fctl.GXL.
+    input logic gxl_i,
     /// The device; its width has been checked against the mode.
     input logic [23:0] device_id_i,
     /// The walk has ended, one cycle.
@@ -90,54 +94,25 @@ module iommu_ddt_walker
   logic [511:0] dc_raw;
   assign dc_raw = (Cfg.msi_flat && beat_q) ? {mem_rsp_data_i, lo_q} : {256'd0, mem_rsp_data_i};
 
-  // Device context as read (IOMMU §2.1.3).
-  logic [63:0] tc, iohgatp, ta, fsc, msiptp, msi_mask, msi_pattern, dc_rsvd;
-  assign {dc_rsvd, msi_pattern, msi_mask, msiptp, fsc, ta, iohgatp, tc} = dc_raw;
-
-  // Bare ignores the rest of iohgatp.
-  logic [59:0] unused_iohgatp;
-  assign unused_iohgatp = iohgatp[59:0];
-
-  // IOMMU §2.1.4 with the capabilities of this IOMMU: no ATS, PDT, second stage, hardware A/D
-  // update, QoS IDs, RV32 schemes or big-endian structures. tc bits 31:24 are custom.
-  logic tc_bad, fsc_bad, ta_bad, msi_bad, s1_mode_ok;
-  assign tc_bad = tc[63:32] != '0 || tc[23:12] != '0 ||
-                  tc[1] || tc[2] || tc[3] || tc[6] ||  // EN_ATS, EN_PRI, T2GPA, PRPR
-                  tc[7] || tc[8] ||                    // GADE, SADE
-                  (tc[9] && !tc[5]) ||                 // DPE without PDTV
-                  tc[10] || tc[11];                    // SBE, SXL
-  assign s1_mode_ok = fsc[63:60] == 4'd0 || fsc[63:60] == 4'd8 ||
-                      (Cfg.sv48 && fsc[63:60] == 4'd9) || (Cfg.sv57 && fsc[63:60] == 4'd10);
-  // With PDTV only pdtp.MODE Bare is left.
-  assign fsc_bad = fsc[59:44] != '0 || (tc[5] ? fsc[63:60] != 4'd0 : !s1_mode_ok);
-  assign ta_bad = ta[11:0] != '0 || ta[63:32] != '0;
-  assign msi_bad = Cfg.msi_flat && (msiptp[63:60] > 4'd1 || msiptp[59:44] != '0 ||
-                               msi_mask[63:52] != '0 || msi_pattern[63:52] != '0 ||
-                               dc_rsvd != '0);
-  logic misconfigured;
-  assign misconfigured = level_q != 2'd0 ?
-      (tc[9:1] != '0 || tc[63:54] != '0) :  // non-leaf entry: reserved bits only
-      (tc_bad || iohgatp[63:60] != 4'd0 || ta_bad || fsc_bad || msi_bad);
-
-  always_comb begin
-    dc_d = '0;
-    dc_d.dtf = tc[4];
-    dc_d.pdtv = tc[5];
-    unique case (fsc[63:60])
-      4'd8:    dc_d.s1_mode = PtSv39;
-      4'd9:    dc_d.s1_mode = PtSv48;
-      4'd10:   dc_d.s1_mode = PtSv57;
-      default: dc_d.s1_mode = PtBare;
-    endcase
-    dc_d.fsc_ppn = fsc[43:0];
-    dc_d.pscid = ta[31:12];
-    if (Cfg.msi_flat) begin
-      dc_d.msi_en = msiptp[63:60] == 4'd1;
-      dc_d.msi_ppn = msiptp[43:0];
-      dc_d.msi_mask = msi_mask[51:0];
-      dc_d.msi_pattern = msi_pattern[51:0];
-    end
-  end
+  // A non-leaf entry is the first doubleword.
+  logic [63:0] entry;
+  logic unused_v;
+  assign unused_v = entry[0];
+  logic dc_valid, dc_misconfigured, valid, misconfigured;
+  assign entry = (Cfg.big_endian && be_i) ? swap_bytes(dc_raw[63:0]) : dc_raw[63:0];
+  iommu_dc_check #(
+      .Cfg(Cfg)
+  ) u_check (
+      .raw_i          (dc_raw),
+      .be_i,
+      .gxl_i,
+      .valid_o        (dc_valid),
+      .misconfigured_o(dc_misconfigured),
+      .dc_o           (dc_d)
+  );
+  assign valid = dc_valid;  // V is bit 0 of either
+  assign misconfigured = level_q != 2'd0 ? (entry[9:1] != '0 || entry[63:54] != '0)
+                                         : dc_misconfigured;
 
   always_comb begin
     state_d = state_q;
@@ -160,14 +135,14 @@ module iommu_ddt_walker
           state_d = StDone;
           if (error) cause_d = CauseDdtAccess;
           else if (poison) cause_d = CauseDdtCorrupt;
-          else if (!tc[0]) cause_d = CauseDdtInvalid;
+          else if (!valid) cause_d = CauseDdtInvalid;
           else if (misconfigured) cause_d = CauseDdtMisconfig;
           else begin
             cause_d = CauseNone;
             if (level_q != 2'd0) begin
               state_d = StReq;
               level_d = level_q - 2'd1;
-              ppn_d = tc[53:10];
+              ppn_d = entry[53:10];
             end
           end
         end

@@ -13,6 +13,8 @@ module iommu_fq
 
     /// fqcsr.fqen, fqb, fqh.
     input queue_cfg_t cfg_i,
+    /// fctl.BE.
+    input logic be_i,
     /// Clear fqcsr.fqmf, one cycle.
     input logic clear_fqmf_i,
     /// Clear fqcsr.fqof, one cycle.
@@ -84,6 +86,9 @@ module iommu_fq
                              fault_q.process_id, fault_q.cause};
     mem_req_o.wdata[191:128] = fault_q.iotval;
     mem_req_o.wdata[255:192] = fault_q.iotval2;
+    for (int unsigned i = 0; i < 4; i++) begin
+      if (be_i) mem_req_o.wdata[64*i+:64] = swap_bytes(mem_req_o.wdata[64*i+:64]);
+    end
   end
 
   always_comb begin

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-/// Takes translation requests through the process of IOMMU §2.3. Three stages: accept, DDTC
-/// lookup, resolve (checks, IOTLB lookup, answer). A request that misses stays in the resolve
-/// stage until its walk has ended; those behind it wait, so that answers come in order.
+/// Takes requests through the process of IOMMU §2.3. Three stages: accept, directory lookup, resolve
+/// (checks, lookup in both stages, answer). A request that misses stays in the resolve stage until
+/// its walks have ended; those behind it wait, so that answers come in order.
 ///
 /// In-flight rule: a request that looked into a cache or began a walk before an invalidation is
 /// marked stale and its results are used for its own answer only, never filled into a cache. A
@@ -28,13 +28,35 @@ module iommu_front
     input tr_req_t tr_req_i,
     /// Answer, valid only.
     output logic tr_rsp_valid_o,
-    /// Answer.
+    /// Answer, also to the debug interface.
     output tr_rsp_t tr_rsp_o,
+    /// Request of the debug interface; ready/valid.
+    input logic dbg_req_valid_i,
+    /// Request taken.
+    output logic dbg_req_ready_o,
+    /// Request.
+    input tr_req_t dbg_req_i,
+    /// `tr_rsp_o` is the answer to it, valid only.
+    output logic dbg_rsp_valid_o,
+    /// A page request asks for its device context; ready/valid.
+    input logic dir_req_valid_i,
+    /// Request taken.
+    output logic dir_req_ready_o,
+    /// Request.
+    input dir_req_t dir_req_i,
+    /// Answer, valid only.
+    output logic dir_rsp_valid_o,
+    /// Answer.
+    output dir_rsp_t dir_rsp_o,
 
     /// ddtp.iommu_mode.
     input ddt_mode_e mode_i,
     /// ddtp.PPN.
     input logic [43:0] root_ppn_i,
+    /// iommu_qosid.RCID.
+    input logic [11:0] rcid_i,
+    /// iommu_qosid.MCID.
+    input logic [11:0] mcid_i,
 
     /// An invalidation takes effect in this cycle.
     input logic inval_i,
@@ -43,49 +65,40 @@ module iommu_front
     /// A marked request has not been answered yet.
     output logic marked_busy_o,
 
-    /// Device looked up.
-    output logic [23:0] ddtc_device_id_o,
-    /// The result is used.
-    output logic ddtc_used_o,
-    /// Context held.
+    /// Device and process looked up.
+    output logic [23:0] lookup_device_id_o,
+    /// 0 for a request without.
+    output logic [19:0] lookup_process_id_o,
+    /// The results are used.
+    output logic lookup_used_o,
+    /// Device context held.
     input logic ddtc_hit_i,
-    /// Context.
+    /// Device context.
     input dc_t ddtc_dc_i,
-    /// Fill the context that the walker delivers.
-    output logic ddtc_fill_o,
+    /// Process context held.
+    input logic pdtc_hit_i,
+    /// Process context.
+    input pc_t pdtc_pc_i,
 
-    /// Address space looked up and filled.
-    output logic [19:0] iotlb_pscid_o,
-    /// Page looked up and filled.
-    output logic [44:0] iotlb_vpn_o,
-    /// The result is used.
+    /// The request in the resolve stage, for the walkers and caches.
+    output ctx_t ctx_o,
+    /// Its first stage.
+    output space_t space_o,
+    /// Its access.
+    output acc_t acc_o,
+    /// Its page after the first stage, address bits 63:12.
+    output logic [51:0] page_o,
+    /// What is found may be held.
+    output logic may_fill_o,
+
+    /// The result of the first stage's lookup is used.
     output logic iotlb_used_o,
     /// Translation held.
     input logic iotlb_hit_i,
     /// Translation.
     input leaf_t iotlb_leaf_i,
-    /// Fill the translation that the walker delivers.
-    output logic iotlb_fill_o,
 
-    /// Device of the request that is walked for.
-    output logic [23:0] walk_device_id_o,
-    /// Its transaction type.
-    output ttyp_e walk_ttyp_o,
-    /// Mode under which it was looked up in the DDTC.
-    output ddt_mode_e walk_mode_o,
-    /// The ddtp.PPN that belongs to that mode.
-    output logic [43:0] walk_root_ppn_o,
-    /// Its first-stage scheme.
-    output pt_mode_e walk_s1_mode_o,
-    /// Its root page table.
-    output logic [43:0] walk_s1_ppn_o,
-    /// Its MSI page table.
-    output logic [43:0] walk_msi_ppn_o,
-    /// Its MSI address mask.
-    output logic [51:0] walk_msi_mask_o,
-    /// Its address after the first stage, bits 63:12.
-    output logic [51:0] walk_page_o,
-    /// Begin to locate the device context.
+    /// Locate the device context.
     output logic ddtw_start_o,
     /// Ended.
     input logic ddtw_done_i,
@@ -93,185 +106,201 @@ module iommu_front
     input cause_t ddtw_cause_i,
     /// Context.
     input dc_t ddtw_dc_i,
-    /// Begin a first-stage walk.
-    output logic ptw_start_o,
+    /// Locate the process context.
+    output logic pdtw_start_o,
     /// Ended.
-    input logic ptw_done_i,
+    input logic pdtw_done_i,
     /// Fault or CauseNone.
-    input cause_t ptw_cause_i,
+    input cause_t pdtw_cause_i,
+    /// Guest page of a guest page fault.
+    input logic [43:0] pdtw_page_i,
+    /// Context.
+    input pc_t pdtw_pc_i,
+    /// Walk the first stage.
+    output logic s1w_start_o,
+    /// Ended.
+    input logic s1w_done_i,
+    /// How.
+    input walk_e s1w_result_i,
     /// Leaf.
-    input leaf_t ptw_leaf_i,
+    input leaf_t s1w_leaf_i,
+    /// Entry that the second stage refused.
+    input logic [55:2] s1w_gpa_i,
+    /// It was to be written.
+    input logic s1w_gpa_write_i,
     /// Begin a walk of the MSI page table.
     output logic msiw_start_o,
     /// Ended.
     input logic msiw_done_i,
     /// Fault or CauseNone.
     input cause_t msiw_cause_i,
-    /// Page of the interrupt file.
-    input logic [43:0] msiw_ppn_i,
+    /// Where it leads.
+    input msi_t msiw_msi_i,
+    /// Translate `page_o` with the second stage; held until done.
+    output logic s2_valid_o,
+    /// Access there.
+    output acc_t s2_acc_o,
+    /// Done.
+    input logic s2_done_i,
+    /// Result.
+    input s2_rsp_t s2_rsp_i,
+    /// The second stage begins a walk, for whomever.
+    input logic s2_walk_i,
 
     /// Fault to report; ready/valid.
     output logic fault_valid_o,
     /// Fault taken.
     input logic fault_ready_i,
     /// Fault.
-    output fault_t fault_o
+    output fault_t fault_o,
+    /// What the performance monitor counts.
+    output hpm_event_t event_o
 );
-  // DDI[1] and DDI[2] start here (IOMMU §2.3, steps 3 and 4).
-  localparam int unsigned Ddi1Lsb = Cfg.msi_flat ? 6 : 7;
-  localparam int unsigned Ddi2Lsb = Ddi1Lsb + 9;
-
   /// What the resolve stage waits for.
-  typedef enum logic [1:0] { StRun, StDdt, StPt, StMsi } state_e;
-
-  /// A request in the resolve stage and what is known about it.
-  typedef struct packed {
-    logic        marked;
-    logic        stale;
-    tr_req_t     req;
-    ddt_mode_e   mode;        // mode and PPN of one ddtp write (IOMMU §5.5)
-    logic [43:0] root_ppn;
-    cause_t      cause;       // fault that a walk found
-    logic        dc_valid;
-    dc_t         dc;
-    logic        leaf_valid;  // from a walk
-    leaf_t       leaf;
-    logic        msi_valid;   // msi_ppn holds the result
-    logic [43:0] msi_ppn;
-  } ctx_t;
+  typedef enum logic [2:0] { StRun, StDdt, StPdt, StS1, StMsi } state_e;
 
   // Accept stage.
-  logic a_valid_q, a_marked_q, a_advance;
-  tr_req_t a_req_q;
+  logic a_valid_q, a_marked_q, a_advance, a_ready, a_offered;
+  kind_e a_kind_q, a_kind;
+  tr_req_t a_req_q, a_req;
   // Resolve stage.
   logic r_valid_q, r_valid_d, r_done;
   state_e state_q, state_d;
   ctx_t r_q, r_d;
 
+  // The rare requests first.
+  always_comb begin
+    a_kind = KindTr;
+    a_req = tr_req_i;
+    if (dir_req_valid_i) begin
+      a_kind = KindDir;
+      a_req = '0;
+      a_req.device_id = dir_req_i.device_id;
+    end else if (dbg_req_valid_i) begin
+      a_kind = KindDbg;
+      a_req = dbg_req_i;
+    end
+  end
+  assign a_offered = tr_req_valid_i || dbg_req_valid_i || dir_req_valid_i;
   assign a_advance = a_valid_q && (!r_valid_q || r_done);
-  assign tr_req_ready_o = !a_valid_q || a_advance;
+  assign a_ready = !a_valid_q || a_advance;
+  assign tr_req_ready_o = a_ready && a_kind == KindTr;
+  assign dbg_req_ready_o = a_ready && a_kind == KindDbg;
+  assign dir_req_ready_o = a_ready && a_kind == KindDir;
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       a_valid_q <= 1'b0;
       a_marked_q <= 1'b0;
     end else begin
-      if (tr_req_ready_o) a_valid_q <= tr_req_valid_i;
+      if (a_ready) a_valid_q <= a_offered;
       // A request taken in the cycle of the mark counts as accepted before it.
-      a_marked_q <= mark_i || (a_marked_q && !tr_req_ready_o);
+      a_marked_q <= mark_i || (a_marked_q && !a_ready);
     end
   end
   always_ff @(posedge clk_i) begin
-    if (tr_req_ready_o) a_req_q <= tr_req_i;
-  end
-
-  assign ddtc_device_id_o = a_req_q.device_id;
-  assign ddtc_used_o = a_advance && ddtc_hit_i;
-
-  // Checks of the request in the resolve stage; the first that applies wins.
-  ttyp_e ttyp;
-  logic [63:0] iova;
-  logic in_ddt, did_too_wide, canonical, s1_bare;
-  cause_t check_cause;
-  assign ttyp = r_q.req.ttyp;
-  assign iova = r_q.req.iova;
-  assign in_ddt = r_q.mode inside {Ddt1Lvl, Ddt2Lvl, Ddt3Lvl};
-  assign did_too_wide =
-      (r_q.mode != Ddt3Lvl && r_q.req.device_id[23:Ddi2Lsb] != '0) ||
-      (r_q.mode == Ddt1Lvl && r_q.req.device_id[Ddi2Lsb-1:Ddi1Lsb] != '0);
-  always_comb begin
-    unique case (r_q.dc.s1_mode)
-      PtSv39:  canonical = &iova[63:38] || ~|iova[63:38];
-      PtSv48:  canonical = &iova[63:47] || ~|iova[63:47];
-      PtSv57:  canonical = &iova[63:56] || ~|iova[63:56];
-      default: canonical = 1'b1;
-    endcase
-  end
-  assign s1_bare = !in_ddt || r_q.dc.s1_mode == PtBare;
-
-  // First-stage result, or the address itself.
-  logic leaf_hit, use_tlb, msi_match, beyond_pas;
-  leaf_t leaf;
-  logic [51:0] page;
-  assign iotlb_pscid_o = r_q.dc.pscid;
-  assign iotlb_vpn_o = iova[56:12];
-  // A hit that does not permit the access is walked again: faults are only ever found in memory,
-  // and a PTE that software has made more permissive needs no invalidation.
-  assign use_tlb = !s1_bare && iotlb_hit_i && leaf_permits(iotlb_leaf_i, ttyp);
-  assign leaf_hit = r_q.leaf_valid || use_tlb;
-  assign leaf = r_q.leaf_valid ? r_q.leaf : iotlb_leaf_i;
-  assign page = s1_bare ? iova[63:12] : {8'd0, leaf_ppn(leaf, iova[56:12])};
-  assign msi_match = Cfg.msi_flat && in_ddt && r_q.dc.msi_en &&
-                     ((page ^ r_q.dc.msi_pattern) & ~r_q.dc.msi_mask) == '0;
-  // Beyond capabilities.PAS there is no physical address: the PMA check fails.
-  assign beyond_pas = page[51:44] != '0;
-
-  always_comb begin
-    check_cause = CauseNone;
-    if (r_q.cause != CauseNone) begin
-      check_cause = r_q.cause;
-    end else if (r_q.mode == DdtOff) begin
-      check_cause = CauseAllDisallowed;
-    end else if (!in_ddt) begin
-      if (!is_untranslated(ttyp)) check_cause = CauseTypeDisallowed;
-      else if (beyond_pas) check_cause = access_fault(ttyp);
-    end else if (did_too_wide) begin
-      check_cause = CauseTypeDisallowed;
-    end else if (r_q.dc_valid) begin
-      // EN_ATS is 0 in every valid context: Translated and ATS requests are not allowed.
-      if (!is_untranslated(ttyp) || (r_q.req.pid_valid && !r_q.dc.pdtv)) begin
-        check_cause = CauseTypeDisallowed;
-      end else if (!canonical) begin
-        check_cause = page_fault(ttyp);
-      end else if (s1_bare && !msi_match && beyond_pas) begin
-        check_cause = access_fault(ttyp);
-      end
+    if (a_ready) begin
+      a_req_q <= a_req;
+      a_kind_q <= a_kind;
     end
   end
 
-  // A fault is reported unless DTF of a located context suppresses it (IOMMU §3.2). Where the
-  // process of §2.3 ends before step 6 none is, even if the DDTC holds one of another ddtp mode.
-  logic report, answer, dtf;
-  cause_t cause;
-  assign cause = check_cause;
-  assign dtf = in_ddt && !did_too_wide && r_q.dc_valid && r_q.dc.dtf;
-  assign report = cause != CauseNone && (!dtf || cause_ignores_dtf(cause));
+  assign lookup_device_id_o = a_req_q.device_id;
+  assign lookup_process_id_o = a_req_q.pid_valid ? a_req_q.process_id : '0;
+  assign lookup_used_o = a_advance;
 
+  // Contexts and what they do not permit.
+  logic in_ddt, dc_usable, need_ddt, need_pdt, direct;
+  cause_t cause;
+  ttyp_e ttyp;
+  logic [63:0] iova;
+  assign ttyp = r_q.req.ttyp;
+  assign iova = r_q.req.iova;
+  iommu_checks #(
+      .Cfg(Cfg)
+  ) u_checks (
+      .ctx_i      (r_q),
+      .in_ddt_o   (in_ddt),
+      .dc_usable_o(dc_usable),
+      .cause_o    (cause),
+      .need_ddt_o (need_ddt),
+      .need_pdt_o (need_pdt),
+      .direct_o   (direct),
+      .space_o,
+      .acc_o
+  );
+
+  // First stage: its result, or the address itself.
+  logic s1_bare, use_tlb, leaf_hit, msi_match;
+  leaf_t leaf;
+  assign s1_bare = space_o.mode == PtBare;
+  // A hit that does not permit the access is walked again: faults are only ever found in memory,
+  // and a PTE that software has made more permissive needs no invalidation.
+  assign use_tlb = !s1_bare && !r_q.leaf_valid && iotlb_hit_i && leaf_permits(iotlb_leaf_i, acc_o);
+  assign leaf_hit = r_q.leaf_valid || use_tlb;
+  assign leaf = r_q.leaf_valid ? r_q.leaf : iotlb_leaf_i;
+  assign page_o = s1_bare ? iova[63:12] : {8'd0, leaf_ppn(leaf, iova[63:12])};
+  assign msi_match = Cfg.msi_flat && in_ddt && r_q.dc.msi_en &&
+                     ((page_o ^ r_q.dc.msi_pattern) & ~r_q.dc.msi_mask) == '0;
+  // A translation request does not set D where the first stage does not let it write.
+  always_comb begin
+    s2_acc_o = acc_o;
+    if (acc_o.probe && !s1_bare) begin
+      s2_acc_o.write = acc_o.write && leaf.w;
+      s2_acc_o.exec = acc_o.exec && exec_permits(leaf, acc_o);
+    end
+  end
+
+  logic answer, s2_fault;
+  assign s2_fault = s2_valid_o && s2_done_i && s2_rsp_i.result != WkOk;
   always_comb begin
     state_d = state_q;
     answer = 1'b0;
     ddtw_start_o = 1'b0;
-    ptw_start_o = 1'b0;
+    pdtw_start_o = 1'b0;
+    s1w_start_o = 1'b0;
     msiw_start_o = 1'b0;
+    s2_valid_o = 1'b0;
     unique case (state_q)
       StRun: begin
         if (r_valid_q) begin
-          if (cause != CauseNone) begin
+          if (cause != CauseNone || direct) begin
             answer = 1'b1;
-          end else if (in_ddt && !r_q.dc_valid) begin
+          end else if (need_ddt) begin
             ddtw_start_o = 1'b1;
             state_d = StDdt;
+          end else if (need_pdt) begin
+            pdtw_start_o = 1'b1;
+            state_d = StPdt;
           end else if (!s1_bare && !leaf_hit) begin
-            ptw_start_o = 1'b1;
-            state_d = StPt;
-          end else if (msi_match && !r_q.msi_valid) begin
-            msiw_start_o = 1'b1;
-            state_d = StMsi;
+            s1w_start_o = 1'b1;
+            state_d = StS1;
+          end else if (msi_match) begin
+            answer = r_q.msi_valid;
+            msiw_start_o = !r_q.msi_valid;
+            if (!r_q.msi_valid) state_d = StMsi;
           end else begin
-            answer = 1'b1;
+            s2_valid_o = 1'b1;
+            answer = s2_done_i && s2_rsp_i.result == WkOk;
           end
         end
       end
       StDdt:   if (ddtw_done_i) state_d = StRun;
-      StPt:    if (ptw_done_i) state_d = StRun;
+      StPdt:   if (pdtw_done_i) state_d = StRun;
+      StS1:    if (s1w_done_i) state_d = StRun;
       default: if (msiw_done_i) state_d = StRun;
     endcase
   end
 
+  // A fault is reported unless DTF of a located context suppresses it (IOMMU §3.2). Where the
+  // process of §2.3 ends before step 6 none is, even if the DDTC holds one of another ddtp mode.
+  tr_rsp_t rsp;
+  logic report;
+  assign report = cause != CauseNone && r_q.kind != KindDir && rsp.status != TrOk &&
+                  (!(dc_usable && r_q.dc.dtf) || cause_ignores_dtf(cause));
   assign fault_valid_o = answer && report;
   assign r_done = answer && (!report || fault_ready_i);
   assign iotlb_used_o = state_q == StRun && r_valid_q && use_tlb;
-
   assign fault_o = '{
       cause: cause,
       ttyp: ttyp,
@@ -280,46 +309,93 @@ module iommu_front
       process_id: r_q.req.pid_valid ? r_q.req.process_id : '0,
       priv: r_q.req.pid_valid && r_q.req.priv,
       iotval: iova,
-      iotval2: '0
+      iotval2: r_q.iotval2
   };
 
-  logic may_fill;
-  assign may_fill = !r_q.stale && !inval_i;
-  assign ddtc_fill_o = state_q == StDdt && ddtw_done_i && ddtw_cause_i == CauseNone && may_fill;
-  assign iotlb_fill_o = state_q == StPt && ptw_done_i && ptw_cause_i == CauseNone && may_fill;
+  iommu_answer #(
+      .Cfg(Cfg)
+  ) u_answer (
+      .ctx_i      (r_q),
+      .acc_i      (acc_o),
+      .cause_i    (cause),
+      .dc_usable_i(dc_usable),
+      .direct_i   (direct),
+      .s1_bare_i  (s1_bare),
+      .s1_leaf_i  (leaf),
+      .page_i     (page_o),
+      .s2_leaf_i  (s2_rsp_i.leaf),
+      .rcid_i,
+      .mcid_i,
+      .rsp_o      (rsp)
+  );
+
+  assign may_fill_o = !r_q.stale && !inval_i;
+
+  function automatic cause_t walk_cause(walk_e result, ttyp_e t, logic second);
+    unique case (result)
+      WkOk:      return CauseNone;
+      WkPage:    return second ? guest_page_fault(t) : page_fault(t);
+      WkGuest:   return guest_page_fault(t);
+      WkCorrupt: return CausePtCorrupt;
+      default:   return access_fault(t);
+    endcase
+  endfunction
 
   always_comb begin
     r_valid_d = r_valid_q;
     r_d = r_q;
     r_d.stale = r_q.stale || inval_i;
     r_d.marked = r_q.marked || mark_i;
+    r_d.missed = r_q.missed || s1w_start_o || (s2_valid_o && s2_walk_i);
+    // What is held may go while the request waits for the rest.
+    if (iotlb_used_o) begin
+      r_d.leaf_valid = 1'b1;
+      r_d.leaf = iotlb_leaf_i;
+    end
+    if (s2_fault) begin
+      r_d.cause = walk_cause(s2_rsp_i.result, ttyp, 1'b1);
+      if (s2_rsp_i.result == WkPage) r_d.iotval2 = {page_o, iova[11:2], 2'b00};
+    end
     if (state_q == StDdt && ddtw_done_i) begin
       r_d.cause = ddtw_cause_i;
       r_d.dc_valid = ddtw_cause_i == CauseNone;
       r_d.dc = ddtw_dc_i;
     end
-    if (state_q == StPt && ptw_done_i) begin
-      r_d.cause = ptw_cause_i;
-      r_d.leaf_valid = ptw_cause_i == CauseNone;
-      r_d.leaf = ptw_leaf_i;
+    if (state_q == StPdt && pdtw_done_i) begin
+      r_d.cause = pdtw_cause_i;
+      r_d.pc_valid = pdtw_cause_i == CauseNone;
+      r_d.pc = pdtw_pc_i;
+      if (pdtw_cause_i == guest_page_fault(ttyp)) r_d.iotval2 = {8'd0, pdtw_page_i, 12'd1};
+    end
+    if (state_q == StS1 && s1w_done_i) begin
+      r_d.cause = walk_cause(s1w_result_i, ttyp, 1'b0);
+      r_d.leaf_valid = s1w_result_i == WkOk;
+      r_d.leaf = s1w_leaf_i;
+      // Bit 0: an implicit access, bit 1: to write it (IOMMU §3.2).
+      if (s1w_result_i == WkGuest) r_d.iotval2 = {8'd0, s1w_gpa_i, s1w_gpa_write_i, 1'b1};
     end
     if (state_q == StMsi && msiw_done_i) begin
       r_d.cause = msiw_cause_i;
-      r_d.msi_valid = 1'b1;
-      r_d.msi_ppn = msiw_ppn_i;
+      r_d.msi_valid = msiw_cause_i == CauseNone;
+      r_d.msi = msiw_msi_i;
+      if (msiw_cause_i == CauseNone && msiw_msi_i.mrif && r_q.kind == KindDbg) begin
+        r_d.cause = CauseTypeDisallowed;  // IOMMU §4
+      end
     end
     if (r_done) r_valid_d = 1'b0;
     if (a_advance) begin
       r_valid_d = 1'b1;
       r_d = '0;
+      r_d.kind = a_kind_q;
       r_d.marked = a_marked_q || mark_i;
       r_d.stale = inval_i;
       r_d.req = a_req_q;
       r_d.mode = mode_i;
       r_d.root_ppn = root_ppn_i;
-      r_d.cause = CauseNone;
       r_d.dc_valid = ddtc_hit_i;
       r_d.dc = ddtc_dc_i;
+      r_d.pc_valid = pdtc_hit_i;
+      r_d.pc = pdtc_pc_i;
     end
   end
 
@@ -328,44 +404,59 @@ module iommu_front
       r_valid_q <= 1'b0;
       state_q <= StRun;
       tr_rsp_valid_o <= 1'b0;
+      dbg_rsp_valid_o <= 1'b0;
+      dir_rsp_valid_o <= 1'b0;
     end else begin
       r_valid_q <= r_valid_d;
       state_q <= state_d;
-      tr_rsp_valid_o <= r_done;
+      tr_rsp_valid_o <= r_done && r_q.kind == KindTr;
+      dbg_rsp_valid_o <= r_done && r_q.kind == KindDbg;
+      dir_rsp_valid_o <= r_done && r_q.kind == KindDir;
     end
   end
   always_ff @(posedge clk_i) begin
     r_q <= r_d;
-    tr_rsp_o <= '0;
-    tr_rsp_o.tag <= r_q.req.tag;
-    tr_rsp_o.status <= cause == CauseNone ? TrOk : fault_status(cause);
-    tr_rsp_o.cause <= cause;
-    tr_rsp_o.pbmt <= (cause != CauseNone || s1_bare || r_q.msi_valid) ? 2'd0 : leaf.pbmt;
-    tr_rsp_o.spa <= cause != CauseNone ? '0
-                    : {r_q.msi_valid ? r_q.msi_ppn : page[43:0], iova[11:0]};
+    tr_rsp_o <= rsp;
+    dir_rsp_o <= '{cause: cause, dc: r_q.dc};
   end
 
-  assign walk_device_id_o = r_q.req.device_id;
-  assign walk_ttyp_o = ttyp;
-  assign walk_mode_o = r_q.mode;
-  assign walk_root_ppn_o = r_q.root_ppn;
-  assign walk_s1_mode_o = r_q.dc.s1_mode;
-  assign walk_s1_ppn_o = r_q.dc.fsc_ppn;
-  assign walk_msi_ppn_o = r_q.dc.msi_ppn;
-  assign walk_msi_mask_o = r_q.dc.msi_mask;
-  assign walk_page_o = page;
-
+  assign ctx_o = r_q;
   assign marked_busy_o = (a_valid_q && a_marked_q) || (r_valid_q && r_q.marked);
+
+  always_comb begin
+    event_o = '{
+        pulse: '0,
+        device_id: r_q.req.device_id,
+        pid_valid: r_q.req.pid_valid,
+        process_id: r_q.req.process_id,
+        gscid_valid: dc_usable && r_q.dc.s2_mode != PtBare,
+        gscid: r_q.dc.gscid,
+        pscid_valid: dc_usable && !need_pdt && !s1_bare,
+        pscid: space_o.pscid
+    };
+    if (r_q.kind != KindDir) begin
+      event_o.pulse[EvUntranslated] = r_done && is_untranslated(ttyp);
+      event_o.pulse[EvTranslated] = r_done && is_translated(ttyp);
+      event_o.pulse[EvAtsRequest] = r_done && ttyp == TtAtsReq;
+    end
+    event_o.pulse[EvTlbMiss] = !r_q.missed && r_d.missed && !a_advance;
+    event_o.pulse[EvDdtWalk] = ddtw_start_o;
+    event_o.pulse[EvPdtWalk] = pdtw_start_o;
+    event_o.pulse[EvS1Walk] = s1w_start_o;
+    event_o.pulse[EvS2Walk] = s2_walk_i;
+  end
 
   // Requests are stable while not taken.
   assert property (@(posedge clk_i) disable iff (!rst_ni)
       !$past(tr_req_valid_i && !tr_req_ready_o) || (tr_req_valid_i && $stable(tr_req_i)));
   // A walk ends only for the stage that waits for it.
   assert property (@(posedge clk_i) disable iff (!rst_ni) !ddtw_done_i || state_q == StDdt);
-  assert property (@(posedge clk_i) disable iff (!rst_ni) !ptw_done_i || state_q == StPt);
+  assert property (@(posedge clk_i) disable iff (!rst_ni) !pdtw_done_i || state_q == StPdt);
+  assert property (@(posedge clk_i) disable iff (!rst_ni) !s1w_done_i || state_q == StS1);
   assert property (@(posedge clk_i) disable iff (!rst_ni) !msiw_done_i || state_q == StMsi);
   assert property (@(posedge clk_i) disable iff (!rst_ni) state_q == StRun || r_valid_q);
-  // Nothing stale is filled.
+  // A page request reads the directory and nothing else.
   assert property (@(posedge clk_i) disable iff (!rst_ni)
-      !r_q.stale || (!ddtc_fill_o && !iotlb_fill_o));
+      r_q.kind != KindDir || !r_valid_q ||
+      !(pdtw_start_o || s1w_start_o || msiw_start_o || s2_valid_o));
 endmodule

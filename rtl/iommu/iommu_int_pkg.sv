@@ -99,28 +99,97 @@ package iommu_int_pkg;
     logic [43:0] s1_ppn;
   } pc_t;
 
-  /// Size of a leaf page.
+  /// Size of a leaf page, in ascending order.
   typedef enum logic [2:0] {
     Pg4K   = 3'd0,
     Pg64K  = 3'd1,  // Svnapot
     Pg2M   = 3'd2,
-    Pg1G   = 3'd3,
-    Pg512G = 3'd4,
-    Pg256T = 3'd5,
-    Pg4M   = 3'd6   // Sv32
+    Pg4M   = 3'd3,  // Sv32
+    Pg1G   = 3'd4,
+    Pg512G = 3'd5,
+    Pg256T = 3'd6
   } page_size_e;
 
-  /// Result of a first-stage walk. `w` is PTE.W and PTE.D: without hardware update of D a store
-  /// to a clean page faults. A and U are 1 in every leaf that a walk accepts.
+  /// Result of a walk of one stage. `w` is PTE.W and PTE.D: a store to a clean page needs a walk,
+  /// which updates D or faults. A is 1 in every leaf that a walk accepts.
   typedef struct packed {
     page_size_e  size;
     logic        r;
     logic        w;
     logic        x;
+    logic        u;
     logic        global_map;
     logic [1:0]  pbmt;
     logic [43:0] ppn;
   } leaf_t;
+
+  /// What an access wants of a leaf.
+  typedef struct packed {
+    logic probe;  // translation request: write and exec are wishes, that a leaf may deny
+    logic write;
+    logic exec;
+    logic priv;   // supervisor; only in the first stage
+    logic sum;    // with priv: user pages are accessible
+  } acc_t;
+
+  /// How a walk has ended. Which cause that is depends on what was walked for.
+  typedef enum logic [2:0] {
+    WkOk      = 3'd0,
+    WkPage    = 3'd1,  // the tables do not permit it
+    WkAccess  = 3'd2,  // PMA or PMP
+    WkCorrupt = 3'd3,
+    WkGuest   = 3'd4   // the second stage does not permit an implicit access of the first
+  } walk_e;
+
+  /// Result of the second stage.
+  typedef struct packed {
+    walk_e result;
+    leaf_t leaf;
+  } s2_rsp_t;
+
+  /// The first stage of a request.
+  typedef struct packed {
+    pt_mode_e    mode;
+    logic [43:0] ppn;
+    logic [19:0] pscid;
+  } space_t;
+
+  /// Where an MSI page table leads.
+  typedef struct packed {
+    logic        mrif;
+    logic [43:0] ppn;         // page of the interrupt file
+    logic [55:9] mrif_addr;
+    logic [43:0] notice_ppn;
+    logic [10:0] notice_id;
+  } msi_t;
+
+  /// Who asks the front.
+  typedef enum logic [1:0] {
+    KindTr  = 2'd0,  // the bridge
+    KindDbg = 2'd1,  // the debug interface
+    KindDir = 2'd2   // a page request: locate the device context only
+  } kind_e;
+
+  /// A request in the resolve stage and what is known about it.
+  typedef struct packed {
+    logic        marked;
+    logic        stale;
+    logic        missed;      // has been counted as a TLB miss
+    kind_e       kind;
+    tr_req_t     req;
+    ddt_mode_e   mode;        // mode and PPN of one ddtp write (IOMMU §5.5)
+    logic [43:0] root_ppn;
+    cause_t      cause;       // fault that a walk found
+    logic [63:0] iotval2;     // its guest physical address
+    logic        dc_valid;
+    dc_t         dc;
+    logic        pc_valid;
+    pc_t         pc;
+    logic        leaf_valid;  // first stage
+    leaf_t       leaf;
+    logic        msi_valid;
+    msi_t        msi;
+  } ctx_t;
 
   /// What a fault record reports (IOMMU §3.2); pid and priv are 0 when pid_valid is 0.
   typedef struct packed {
@@ -237,24 +306,56 @@ package iommu_int_pkg;
     return ~(32'hffff_fffe << log2sz_m1);
   endfunction
 
-  /// VPN bits that lie inside a page of this size.
-  function automatic logic [44:0] page_mask(page_size_e size);
+  /// First-stage scheme that iosatp.MODE or PC.fsc.MODE encodes, and whether it is supported.
+  function automatic logic [3:0] s1_scheme(iommu_cfg_t cfg, logic sxl, logic [3:0] mode);
+    unique case (mode)
+      4'd0:    return {1'b1, PtBare};
+      4'd8:    return sxl ? {cfg.sv32, PtSv32} : {cfg.sv39, PtSv39};
+      4'd9:    return {!sxl && cfg.sv48, PtSv48};
+      4'd10:   return {!sxl && cfg.sv57, PtSv57};
+      default: return {1'b0, PtBare};
+    endcase
+  endfunction
+
+  /// Page number bits that lie inside a page of this size.
+  function automatic logic [51:0] page_mask(page_size_e size);
     unique case (size)
-      Pg64K:   return 45'hf;
-      Pg2M:    return {36'd0, {9{1'b1}}};
-      Pg1G:    return {27'd0, {18{1'b1}}};
-      Pg512G:  return {18'd0, {27{1'b1}}};
-      Pg256T:  return {9'd0, {36{1'b1}}};
-      Pg4M:    return {35'd0, {10{1'b1}}};
+      Pg64K:   return {48'd0, {4{1'b1}}};
+      Pg2M:    return {43'd0, {9{1'b1}}};
+      Pg4M:    return {42'd0, {10{1'b1}}};
+      Pg1G:    return {34'd0, {18{1'b1}}};
+      Pg512G:  return {25'd0, {27{1'b1}}};
+      Pg256T:  return {16'd0, {36{1'b1}}};
       default: return '0;
     endcase
   endfunction
 
-  /// Physical page of `vpn` under a leaf.
-  function automatic logic [43:0] leaf_ppn(leaf_t leaf, logic [44:0] vpn);
-    logic [44:0] mask;
+  /// Bytes of a page of this size, as a power of two.
+  function automatic logic [5:0] page_log2(page_size_e size);
+    unique case (size)
+      Pg64K:   return 6'd16;
+      Pg2M:    return 6'd21;
+      Pg4M:    return 6'd22;
+      Pg1G:    return 6'd30;
+      Pg512G:  return 6'd39;
+      Pg256T:  return 6'd48;
+      default: return 6'd12;
+    endcase
+  endfunction
+
+  /// Physical page of `page` under a leaf.
+  function automatic logic [43:0] leaf_ppn(leaf_t leaf, logic [51:0] page);
+    logic [51:0] mask;
     mask = page_mask(leaf.size);
-    return (leaf.ppn & ~mask[43:0]) | (vpn[43:0] & mask[43:0]);
+    return (leaf.ppn & ~mask[43:0]) | (page[43:0] & mask[43:0]);
+  endfunction
+
+  /// Doublewords with their bytes in the other order.
+  function automatic logic [63:0] swap_bytes(logic [63:0] v);
+    return {<<8{v}};
+  endfunction
+  function automatic logic [31:0] swap_bytes32(logic [31:0] v);
+    return {<<8{v}};
   endfunction
 
   function automatic logic is_exec(ttyp_e t);
@@ -274,9 +375,33 @@ package iommu_int_pkg;
     return is_exec(t) ? CauseInstrAccess : is_write(t) ? CauseWriteAccess : CauseReadAccess;
   endfunction
 
-  /// Does the leaf permit the access? Read-for-execute needs X, as an instruction fetch does.
-  function automatic logic leaf_permits(leaf_t leaf, ttyp_e t);
-    return is_exec(t) ? leaf.x : is_write(t) ? leaf.w : leaf.r;
+  function automatic cause_t guest_page_fault(ttyp_e t);
+    return is_exec(t) ? CauseInstrGuestPage : is_write(t) ? CauseWriteGuestPage :
+           CauseReadGuestPage;
+  endfunction
+  function automatic logic is_translated(ttyp_e t);
+    return t == TtTransRx || t == TtTransRd || t == TtTransWr;
+  endfunction
+
+  /// Is the page accessible with this privilege (IOMMU §2.2.4, ENS and SUM)? An execute wish of a
+  /// translation request does not decide about the page.
+  function automatic logic privilege_permits(logic u, acc_t acc);
+    return acc.priv ? !u || (acc.sum && (acc.probe || !acc.exec)) : u;
+  endfunction
+
+  /// May code be fetched from the page? Never from user pages with supervisor privilege.
+  function automatic logic exec_permits(leaf_t leaf, acc_t acc);
+    return leaf.x && !(acc.priv && leaf.u);
+  endfunction
+
+  /// Does the leaf give all that the access wants? Read-for-execute needs X, as an instruction
+  /// fetch does.
+  function automatic logic leaf_permits(leaf_t leaf, acc_t acc);
+    logic [2:0] lacks;
+    lacks = {!leaf.r, !leaf.w, !exec_permits(leaf, acc)};
+    if (acc.probe) lacks &= {1'b1, acc.write, acc.exec};
+    else lacks &= acc.exec ? 3'b001 : acc.write ? 3'b010 : 3'b100;
+    return privilege_permits(leaf.u, acc) && lacks == '0;
   endfunction
 
   /// Reported although DC.tc.DTF is 1 (IOMMU §3.2, last column of the CAUSE table).
@@ -290,5 +415,15 @@ package iommu_int_pkg;
   /// which say that the platform and not the request is at fault, are CA; all else is UR.
   function automatic tr_status_e fault_status(cause_t c);
     return (c >= CauseDdtCorrupt && c <= CausePtCorrupt) ? TrCa : TrUr;
+  endfunction
+
+  /// How a translation request that meets a fault is answered (IOMMU §2.6). TrOk is a completion
+  /// that grants nothing; it is not reported.
+  function automatic tr_status_e ats_status(cause_t c);
+    if (c >= CauseAllDisallowed && c <= CauseTypeDisallowed) return TrUr;
+    if (c inside {CauseInstrPage, CauseReadPage, CauseWritePage, CauseInstrGuestPage,
+                  CauseReadGuestPage, CauseWriteGuestPage, CausePdtInvalid,
+                  CauseMsiPteInvalid}) return TrOk;
+    return TrCa;
   endfunction
 endpackage

@@ -6,7 +6,10 @@
 module iommu_msi_walker
   import iommu_pkg::*;
   import iommu_int_pkg::*;
-(
+#(
+    /// Capabilities.
+    parameter iommu_cfg_t Cfg = CfgBase
+) (
     /// Clock.
     input logic clk_i,
     /// Reset, active low.
@@ -22,12 +25,14 @@ module iommu_msi_walker
     input logic [51:0] page_i,
     /// Access, for permissions.
     input ttyp_e ttyp_i,
+    /// fctl.BE.
+    input logic be_i,
     /// The walk has ended, one cycle.
     output logic done_valid_o,
     /// Fault, or CauseNone.
     output cause_t done_cause_o,
-    /// Page of the interrupt file when there is no fault.
-    output logic [43:0] done_ppn_o,
+    /// Where the entry leads when there is no fault.
+    output msi_t done_msi_o,
 
     /// Memory request.
     output logic mem_valid_o,
@@ -41,8 +46,8 @@ module iommu_msi_walker
     input logic mem_rsp_error_i,
     /// Data corrupt.
     input logic mem_rsp_poison_i,
-    /// First doubleword of the entry.
-    input logic [63:0] mem_rsp_pte_i
+    /// The entry.
+    input logic [127:0] mem_rsp_pte_i
 );
   // Bits of the mask worked off in a cycle; 52 is a multiple of it.
   localparam int unsigned ExtractStep = 4;
@@ -51,7 +56,8 @@ module iommu_msi_walker
   state_e state_q, state_d;
   logic [51:0] mask_q, page_q, file_q, file_d;
   logic [5:0] left_q, left_d;
-  logic [43:0] root_q, ppn_q;
+  logic [43:0] root_q;
+  msi_t msi_q, msi;
   ttyp_e ttyp_q;
   cause_t cause_q, cause_d;
 
@@ -62,6 +68,25 @@ module iommu_msi_walker
       if (mask_q[i]) file_d = {file_d[50:0], page_q[i]};
     end
   end
+
+  // Entry (AIA, "MSI page tables"). In basic mode the second doubleword is ignored.
+  logic [63:0] dw0, dw1;
+  logic swap, mrif, malformed;
+  assign swap = Cfg.big_endian && be_i;
+  assign dw0 = swap ? swap_bytes(mem_rsp_pte_i[63:0]) : mem_rsp_pte_i[63:0];
+  assign dw1 = swap ? swap_bytes(mem_rsp_pte_i[127:64]) : mem_rsp_pte_i[127:64];
+  assign mrif = Cfg.msi_mrif && dw0[2:1] == 2'd1;
+  // C = 1 is implementation-defined: it counts as misconfigured.
+  assign malformed = mrif ?
+      (dw0[6:3] != '0 || dw0[63:54] != '0 || dw1[63:61] != '0 || dw1[59:54] != '0) :
+      (dw0[2:1] != 2'd3 || dw0[9:3] != '0 || dw0[63:54] != '0);
+  assign msi = '{
+      mrif: mrif,
+      ppn: dw0[53:10],
+      mrif_addr: Cfg.msi_mrif ? dw0[53:7] : '0,
+      notice_ppn: Cfg.msi_mrif ? dw1[53:10] : '0,
+      notice_id: Cfg.msi_mrif ? {dw1[60], dw1[9:0]} : '0
+  };
 
   assign mem_valid_o = state_q == StReq;
   assign mem_req_o = '{
@@ -92,13 +117,10 @@ module iommu_msi_walker
       StRsp: begin
         if (mem_rsp_valid_i) begin
           state_d = StDone;
-          // C = 1 is implementation-defined and M = 1 needs MSI_MRIF: both count as
-          // misconfigured. The second doubleword is ignored when M is 3 (AIA, MSI PTEs).
           if (mem_rsp_error_i) cause_d = CauseMsiPteAccess;
           else if (mem_rsp_poison_i) cause_d = CauseMsiPtCorrupt;
-          else if (!mem_rsp_pte_i[0]) cause_d = CauseMsiPteInvalid;
-          else if (mem_rsp_pte_i[2:1] != 2'd3 || mem_rsp_pte_i[9:3] != '0 ||
-                   mem_rsp_pte_i[63:54] != '0) cause_d = CauseMsiPteMisconfig;
+          else if (!dw0[0]) cause_d = CauseMsiPteInvalid;
+          else if (malformed) cause_d = CauseMsiPteMisconfig;
           else if (is_exec(ttyp_q)) cause_d = CauseInstrAccess;
           else cause_d = CauseNone;
         end
@@ -125,12 +147,15 @@ module iommu_msi_walker
       page_q <= page_q << ExtractStep;
       file_q <= file_d;
     end
-    if (mem_rsp_valid_i) ppn_q <= mem_rsp_pte_i[53:10];
+    if (mem_rsp_valid_i) msi_q <= msi;
   end
 
   assign done_valid_o = state_q == StDone;
   assign done_cause_o = cause_q;
-  assign done_ppn_o = ppn_q;
+  assign done_msi_o = msi_q;
+
+  logic unused;
+  assign unused = ^{dw1, be_i};  // without MSI_MRIF and END
 
   assert property (@(posedge clk_i) disable iff (!rst_ni) !start_valid_i || state_q == StIdle);
   assert property (@(posedge clk_i) disable iff (!rst_ni) !mem_rsp_valid_i || state_q == StRsp);

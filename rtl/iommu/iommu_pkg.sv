@@ -208,7 +208,32 @@ package iommu_pkg;
   localparam iommu_cfg_t CfgMsiFlat = with_msi_flat(CfgBase);
 
   /// Everything that is implemented.
-  localparam iommu_cfg_t CfgFull = CfgMsiFlat;
+  localparam iommu_cfg_t CfgFull = '{
+    sv32: 1'b1,
+    sv39: 1'b1,
+    sv48: 1'b1,
+    sv57: 1'b1,
+    svrsw60t59b: 1'b1,
+    svpbmt: 1'b1,
+    sv32x4: 1'b1,
+    sv39x4: 1'b1,
+    sv48x4: 1'b1,
+    sv57x4: 1'b1,
+    amo_mrif: 1'b1,
+    msi_flat: 1'b1,
+    msi_mrif: 1'b1,
+    amo_hwad: 1'b1,
+    big_endian: 1'b1,
+    pas: 6'd56,
+    pd8: 1'b1,
+    pd17: 1'b1,
+    pd20: 1'b1,
+    nl: 1'b1,
+    s: 1'b1,
+    gxl: 1'b1,
+    hpm_width: 7'd64,
+    default: '0
+  };
 
   /// The `capabilities` register of a configuration (IOMMU §5.3).
   function automatic logic [63:0] capabilities(iommu_cfg_t c);

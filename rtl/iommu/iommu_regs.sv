@@ -29,6 +29,10 @@ module iommu_regs
     /// Read data.
     output logic [63:0] rsp_rdata_o,
 
+    /// fctl.BE.
+    output logic be_o,
+    /// fctl.GXL.
+    output logic gxl_o,
     /// ddtp.iommu_mode.
     output ddt_mode_e ddtp_mode_o,
     /// ddtp.PPN.
@@ -85,6 +89,7 @@ module iommu_regs
 );
   // Offsets in doublewords.
   localparam logic [8:0] RegCaps = 9'd0;
+  localparam logic [8:0] RegFctl = 9'd1;
   localparam logic [8:0] RegDdtp = 9'd2;
   localparam logic [8:0] RegCqb = 9'd3;
   localparam logic [8:0] RegCqht = 9'd4;   // cqh low, cqt high
@@ -106,6 +111,7 @@ module iommu_regs
   ddt_mode_e mode_q;
   logic [43:0] ddtp_ppn_q;
   logic busy_q;
+  logic be_q, gxl_q;
   queue_cfg_t cq_q, fq_q;
   logic cie_q, fie_q;
   logic [15:0] icvec_q;
@@ -116,6 +122,7 @@ module iommu_regs
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       mode_q <= DdtOff;
+      {gxl_q, be_q} <= '0;
       ddtp_ppn_q <= '0;
       busy_q <= 1'b0;
       cq_q <= '0;
@@ -145,6 +152,11 @@ module iommu_regs
         if (wr_hi) cq_q.ppn[43:22] <= wdata[53:32];
       end
       if (reg_no == RegCqht && wr_hi) cq_q.index <= wdata[63:32] & queue_mask(cq_q.log2sz_m1);
+
+      if (reg_no == RegFctl && wr_lo) begin
+        be_q <= Cfg.big_endian && wdata[0];
+        gxl_q <= Cfg.gxl && wdata[2];
+      end
 
       if (reg_no == RegFqb) begin
         if (wr_lo) begin
@@ -189,6 +201,7 @@ module iommu_regs
   always_comb begin
     unique case (reg_no)
       RegCaps:  rdata = capabilities(Cfg);
+      RegFctl:  rdata = {61'd0, gxl_q, 1'b0, be_q};
       RegDdtp:  rdata = {10'd0, ddtp_ppn_q, 5'd0, busy_q, 1'b0, mode_q};
       RegCqb:   rdata = {10'd0, cq_q.ppn, 5'd0, cq_q.log2sz_m1};
       RegCqht:  rdata = {cq_q.index, cq_head_i};
@@ -213,6 +226,8 @@ module iommu_regs
     if (req_valid_i) rsp_rdata_o <= rdata;
   end
 
+  assign be_o = be_q;
+  assign gxl_o = gxl_q;
   assign ddtp_mode_o = mode_q;
   assign ddtp_ppn_o = ddtp_ppn_q;
   assign ddtp_busy_o = busy_q;

@@ -8,10 +8,14 @@ module iommu_xlate
 #(
     /// Capabilities.
     parameter iommu_cfg_t Cfg = CfgBase,
-    /// Translations held in the IOTLB.
+    /// First-stage translations held.
     parameter int unsigned IotlbEntries = 64,
-    /// Device contexts held in the DDTC.
-    parameter int unsigned DdtcEntries = 16
+    /// Second-stage translations held.
+    parameter int unsigned S2tlbEntries = 32,
+    /// Device contexts held.
+    parameter int unsigned DdtcEntries = 16,
+    /// Process contexts held.
+    parameter int unsigned PdtcEntries = 16
 ) (
     /// Clock.
     input logic clk_i,
@@ -106,32 +110,37 @@ module iommu_xlate
     /// Response beat.
     input iommu_mem_rsp_t mem_rsp_i
 );
-  logic [23:0] ddtc_device_id;
-  logic ddtc_used, ddtc_hit, ddtc_fill;
+  // Contexts and translations held.
+  logic [23:0] lookup_device_id;
+  logic [19:0] lookup_process_id;
+  logic lookup_used, ddtc_hit, ddtc_fill, pdtc_hit, pdtc_fill, iotlb_used, iotlb_hit, iotlb_fill;
   dc_t ddtc_dc;
-  logic [19:0] iotlb_pscid;
-  logic [44:0] iotlb_vpn;
-  logic iotlb_used, iotlb_hit, iotlb_fill;
+  pc_t pdtc_pc;
   leaf_t iotlb_leaf;
 
-  // Walks are for one request at a time; a version with several walkers makes these arrays.
-  logic [23:0] walk_device_id;
-  ttyp_e walk_ttyp;
-  ddt_mode_e walk_mode;
-  pt_mode_e walk_s1_mode;
-  logic [43:0] walk_root_ppn, walk_s1_ppn, walk_msi_ppn;
-  logic [51:0] walk_msi_mask, walk_page;
-  logic ddtw_start, ddtw_done, ptw_start, ptw_done, msiw_start, msiw_done;
-  cause_t ddtw_cause, ptw_cause, msiw_cause;
+  // The request that is worked on; walks are for it.
+  ctx_t ctx;
+  space_t space;
+  acc_t acc, s2_acc, front_s2_acc;
+  logic [51:0] page, s2_page;
+  logic may_fill;
+
+  logic ddtw_start, ddtw_done, pdtw_start, pdtw_done, s1w_start, s1w_done, msiw_start, msiw_done;
+  cause_t ddtw_cause, pdtw_cause, msiw_cause;
+  walk_e s1w_result;
   dc_t ddtw_dc;
-  leaf_t ptw_leaf;
-  logic [43:0] msiw_ppn;
+  pc_t pdtw_pc;
+  leaf_t s1w_leaf;
+  msi_t msiw_msi;
+  logic [43:0] pdtw_page, pdtw_s2_page, s1w_s2_page;
+  logic [55:2] s1w_gpa;
+  logic s1w_gpa_write;
 
-
-  // GV = 1 names a guest's address spaces; with no second stage there is none. Nothing a GVMA covers
-  // is cached: MSI PTEs are read for each request.
-  logic host_vma;
-  assign host_vma = iotlb_inval_valid_i && !iotlb_inval_i.gvma && !iotlb_inval_i.gv;
+  logic front_s2_valid, pdtw_s2_valid, s1w_s2_valid, s1w_s2_write, s2_valid, s2_done, s2_walk;
+  s2_rsp_t s2_rsp;
+  logic front_fault_valid, front_fault_ready, mrif_fault_valid, mrif_fault_ready;
+  fault_t front_fault, mrif_fault;
+  mem_req_t [NumXlateClients-1:0] mem_req;
 
   iommu_front #(
       .Cfg(Cfg)
@@ -143,80 +152,83 @@ module iommu_xlate
       .tr_req_i,
       .tr_rsp_valid_o,
       .tr_rsp_o,
-      .mode_i          (mode_i),
-      .root_ppn_i      (root_ppn_i),
-      .inval_i         (iotlb_inval_valid_i || dir_inval_valid_i),
-      .mark_i          (mark_i),
-      .marked_busy_o   (marked_busy_o),
-      .ddtc_device_id_o(ddtc_device_id),
-      .ddtc_used_o     (ddtc_used),
-      .ddtc_hit_i      (ddtc_hit),
-      .ddtc_dc_i       (ddtc_dc),
-      .ddtc_fill_o     (ddtc_fill),
-      .iotlb_pscid_o   (iotlb_pscid),
-      .iotlb_vpn_o     (iotlb_vpn),
-      .iotlb_used_o    (iotlb_used),
-      .iotlb_hit_i     (iotlb_hit),
-      .iotlb_leaf_i    (iotlb_leaf),
-      .iotlb_fill_o    (iotlb_fill),
-      .walk_device_id_o(walk_device_id),
-      .walk_ttyp_o     (walk_ttyp),
-      .walk_mode_o     (walk_mode),
-      .walk_root_ppn_o (walk_root_ppn),
-      .walk_s1_mode_o  (walk_s1_mode),
-      .walk_s1_ppn_o   (walk_s1_ppn),
-      .walk_msi_ppn_o  (walk_msi_ppn),
-      .walk_msi_mask_o (walk_msi_mask),
-      .walk_page_o     (walk_page),
-      .ddtw_start_o    (ddtw_start),
-      .ddtw_done_i     (ddtw_done),
-      .ddtw_cause_i    (ddtw_cause),
-      .ddtw_dc_i       (ddtw_dc),
-      .ptw_start_o     (ptw_start),
-      .ptw_done_i      (ptw_done),
-      .ptw_cause_i     (ptw_cause),
-      .ptw_leaf_i      (ptw_leaf),
-      .msiw_start_o    (msiw_start),
-      .msiw_done_i     (msiw_done),
-      .msiw_cause_i    (msiw_cause),
-      .msiw_ppn_i      (msiw_ppn),
-      .fault_valid_o   (fault_valid_o),
-      .fault_ready_i   (fault_ready_i),
-      .fault_o         (fault_o)
+      .dbg_req_valid_i,
+      .dbg_req_ready_o,
+      .dbg_req_i,
+      .dbg_rsp_valid_o,
+      .dir_req_valid_i,
+      .dir_req_ready_o,
+      .dir_req_i,
+      .dir_rsp_valid_o,
+      .dir_rsp_o,
+      .mode_i,
+      .root_ppn_i,
+      .rcid_i,
+      .mcid_i,
+      .inval_i            (iotlb_inval_valid_i || dir_inval_valid_i),
+      .mark_i,
+      .marked_busy_o,
+      .lookup_device_id_o (lookup_device_id),
+      .lookup_process_id_o(lookup_process_id),
+      .lookup_used_o      (lookup_used),
+      .ddtc_hit_i         (ddtc_hit),
+      .ddtc_dc_i          (ddtc_dc),
+      .pdtc_hit_i         (pdtc_hit),
+      .pdtc_pc_i          (pdtc_pc),
+      .ctx_o              (ctx),
+      .space_o            (space),
+      .acc_o              (acc),
+      .page_o             (page),
+      .may_fill_o         (may_fill),
+      .iotlb_used_o       (iotlb_used),
+      .iotlb_hit_i        (iotlb_hit),
+      .iotlb_leaf_i       (iotlb_leaf),
+      .ddtw_start_o       (ddtw_start),
+      .ddtw_done_i        (ddtw_done),
+      .ddtw_cause_i       (ddtw_cause),
+      .ddtw_dc_i          (ddtw_dc),
+      .pdtw_start_o       (pdtw_start),
+      .pdtw_done_i        (pdtw_done),
+      .pdtw_cause_i       (pdtw_cause),
+      .pdtw_page_i        (pdtw_page),
+      .pdtw_pc_i          (pdtw_pc),
+      .s1w_start_o        (s1w_start),
+      .s1w_done_i         (s1w_done),
+      .s1w_result_i       (s1w_result),
+      .s1w_leaf_i         (s1w_leaf),
+      .s1w_gpa_i          (s1w_gpa),
+      .s1w_gpa_write_i    (s1w_gpa_write),
+      .msiw_start_o       (msiw_start),
+      .msiw_done_i        (msiw_done),
+      .msiw_cause_i       (msiw_cause),
+      .msiw_msi_i         (msiw_msi),
+      .s2_valid_o         (front_s2_valid),
+      .s2_acc_o           (front_s2_acc),
+      .s2_done_i          (s2_done),
+      .s2_rsp_i           (s2_rsp),
+      .s2_walk_i          (s2_walk),
+      .fault_valid_o      (front_fault_valid),
+      .fault_ready_i      (front_fault_ready),
+      .fault_o            (front_fault),
+      .event_o
   );
+  assign dbg_rsp_o = tr_rsp_o;
 
+  assign ddtc_fill = ddtw_done && ddtw_cause == CauseNone && may_fill;
   iommu_ddtc #(
       .Entries(DdtcEntries)
   ) u_ddtc (
       .clk_i,
       .rst_ni,
-      .lookup_device_id_i(ddtc_device_id),
-      .lookup_used_i     (ddtc_used),
+      .lookup_device_id_i(lookup_device_id),
+      .lookup_used_i     (lookup_used),
       .hit_o             (ddtc_hit),
       .dc_o              (ddtc_dc),
       .fill_valid_i      (ddtc_fill),
-      .fill_device_id_i  (walk_device_id),
+      .fill_device_id_i  (ctx.req.device_id),
       .fill_dc_i         (ddtw_dc),
       .inval_valid_i     (dir_inval_valid_i),
       .inval_i           (dir_inval_i)
-  );
-
-  iommu_iotlb #(
-      .Entries(IotlbEntries)
-  ) u_iotlb (
-      .clk_i,
-      .rst_ni,
-      .lookup_pscid_i(iotlb_pscid),
-      .lookup_vpn_i  (iotlb_vpn),
-      .lookup_used_i (iotlb_used),
-      .hit_o         (iotlb_hit),
-      .leaf_o        (iotlb_leaf),
-      .fill_valid_i  (iotlb_fill),
-      .fill_pscid_i  (iotlb_pscid),
-      .fill_vpn_i    (iotlb_vpn),
-      .fill_leaf_i   (ptw_leaf),
-      .inval_valid_i (host_vma),
-      .inval_i       (iotlb_inval_i)
   );
 
   iommu_ddt_walker #(
@@ -224,16 +236,18 @@ module iommu_xlate
   ) u_ddt_walker (
       .clk_i,
       .rst_ni,
-      .start_valid_i  (ddtw_start),
-      .mode_i         (walk_mode),
-      .root_ppn_i     (walk_root_ppn),
-      .device_id_i    (walk_device_id),
-      .done_valid_o   (ddtw_done),
-      .done_cause_o   (ddtw_cause),
-      .done_dc_o      (ddtw_dc),
-      .mem_valid_o    (mem_valid_o[MemDdtw]),
-      .mem_ready_i    (mem_ready_i[MemDdtw]),
-      .mem_req_o      (mem_req_o[MemDdtw]),
+      .start_valid_i   (ddtw_start),
+      .mode_i          (ctx.mode),
+      .root_ppn_i      (ctx.root_ppn),
+      .be_i,
+      .gxl_i,
+      .device_id_i     (ctx.req.device_id),
+      .done_valid_o    (ddtw_done),
+      .done_cause_o    (ddtw_cause),
+      .done_dc_o       (ddtw_dc),
+      .mem_valid_o     (mem_valid_o[MemDdtw]),
+      .mem_ready_i     (mem_ready_i[MemDdtw]),
+      .mem_req_o       (mem_req[MemDdtw]),
       .mem_rsp_valid_i (mem_rsp_valid_i[MemDdtw]),
       .mem_rsp_last_i  (mem_rsp_i.last),
       .mem_rsp_error_i (mem_rsp_i.error),
@@ -241,68 +255,235 @@ module iommu_xlate
       .mem_rsp_data_i  (mem_rsp_i.rdata)
   );
 
-  iommu_pt_walker #(
-      .Cfg(Cfg)
-  ) u_pt_walker (
+  if (Cfg.pd8 || Cfg.pd17 || Cfg.pd20) begin : gen_pdt
+    logic [19:0] process_id;  // DPE: process 0 for a request without
+    assign process_id = ctx.req.pid_valid ? ctx.req.process_id : '0;
+    assign pdtc_fill = pdtw_done && pdtw_cause == CauseNone && may_fill;
+    iommu_pdtc #(
+        .Entries(PdtcEntries)
+    ) u_pdtc (
+        .clk_i,
+        .rst_ni,
+        .lookup_device_id_i (lookup_device_id),
+        .lookup_process_id_i(lookup_process_id),
+        .lookup_used_i      (lookup_used),
+        .hit_o              (pdtc_hit),
+        .pc_o               (pdtc_pc),
+        .fill_valid_i       (pdtc_fill),
+        .fill_device_id_i   (ctx.req.device_id),
+        .fill_process_id_i  (process_id),
+        .fill_pc_i          (pdtw_pc),
+        .inval_valid_i      (dir_inval_valid_i),
+        .inval_i            (dir_inval_i)
+    );
+    iommu_pdt_walker #(
+        .Cfg(Cfg)
+    ) u_pdt_walker (
+        .clk_i,
+        .rst_ni,
+        .start_valid_i   (pdtw_start),
+        .dc_i            (ctx.dc),
+        .process_id_i    (process_id),
+        .ttyp_i          (ctx.req.ttyp),
+        .done_valid_o    (pdtw_done),
+        .done_cause_o    (pdtw_cause),
+        .done_pc_o       (pdtw_pc),
+        .done_page_o     (pdtw_page),
+        .s2_valid_o      (pdtw_s2_valid),
+        .s2_page_o       (pdtw_s2_page),
+        .s2_done_i       (s2_done && pdtw_s2_valid),
+        .s2_rsp_i        (s2_rsp),
+        .mem_valid_o     (mem_valid_o[MemPdtw]),
+        .mem_ready_i     (mem_ready_i[MemPdtw]),
+        .mem_req_o       (mem_req[MemPdtw]),
+        .mem_rsp_valid_i (mem_rsp_valid_i[MemPdtw]),
+        .mem_rsp_error_i (mem_rsp_i.error),
+        .mem_rsp_poison_i(mem_rsp_i.poison),
+        .mem_rsp_data_i  (mem_rsp_i.rdata[127:0])
+    );
+  end else begin : gen_no_pdt
+    // pdtp.MODE is Bare in every context: never started.
+    assign pdtc_hit = 1'b0;
+    assign pdtc_pc = '0;
+    assign pdtc_fill = 1'b0;
+    assign pdtw_done = 1'b0;
+    assign pdtw_cause = CauseNone;
+    assign pdtw_pc = '0;
+    assign pdtw_page = '0;
+    assign pdtw_s2_valid = 1'b0;
+    assign pdtw_s2_page = '0;
+    assign mem_valid_o[MemPdtw] = 1'b0;
+    assign mem_req[MemPdtw] = '0;
+    logic unused_pdt;
+    assign unused_pdt = ^{lookup_process_id, pdtc_fill, pdtw_start, mem_ready_i[MemPdtw],
+                          mem_rsp_valid_i[MemPdtw]};
+  end
+
+  assign iotlb_fill = s1w_done && s1w_result == WkOk && may_fill;
+  iommu_iotlb #(
+      .Entries(IotlbEntries),
+      .Guests (Cfg.sv32x4 || Cfg.sv39x4 || Cfg.sv48x4 || Cfg.sv57x4)
+  ) u_iotlb (
       .clk_i,
       .rst_ni,
-      .start_valid_i   (ptw_start),
-      .mode_i          (walk_s1_mode),
-      .root_ppn_i      (walk_s1_ppn),
-      .vpn_i           (iotlb_vpn),
-      .ttyp_i          (walk_ttyp),
-      .done_valid_o    (ptw_done),
-      .done_cause_o    (ptw_cause),
-      .done_leaf_o     (ptw_leaf),
+      .guest_i      (ctx.dc.s2_mode != PtBare),
+      .gscid_i      (ctx.dc.gscid),
+      .pscid_i      (space.pscid),
+      .page_i       (ctx.req.iova[56:12]),
+      .used_i       (iotlb_used),
+      .hit_o        (iotlb_hit),
+      .leaf_o       (iotlb_leaf),
+      .fill_valid_i (iotlb_fill),
+      .fill_leaf_i  (s1w_leaf),
+      .inval_valid_i(iotlb_inval_valid_i),
+      .inval_i      (iotlb_inval_i)
+  );
+
+  iommu_pt_walker #(
+      .Cfg(Cfg)
+  ) u_s1_walker (
+      .clk_i,
+      .rst_ni,
+      .start_valid_i   (s1w_start),
+      .mode_i          (space.mode),
+      .root_ppn_i      (space.ppn),
+      .page_i          (ctx.req.iova[58:12]),
+      .acc_i           (acc),
+      .ade_i           (ctx.dc.sade),
+      .be_i            (ctx.dc.sbe),
+      .guest_i         (ctx.dc.s2_mode != PtBare),
+      .s2_valid_o      (s1w_s2_valid),
+      .s2_page_o       (s1w_s2_page),
+      .s2_write_o      (s1w_s2_write),
+      .s2_done_i       (s2_done && s1w_s2_valid),
+      .s2_rsp_i        (s2_rsp),
+      .done_valid_o    (s1w_done),
+      .done_result_o   (s1w_result),
+      .done_leaf_o     (s1w_leaf),
+      .done_gpa_o      (s1w_gpa),
+      .done_gpa_write_o(s1w_gpa_write),
       .mem_valid_o     (mem_valid_o[MemS1w]),
       .mem_ready_i     (mem_ready_i[MemS1w]),
-      .mem_req_o       (mem_req_o[MemS1w]),
+      .mem_req_o       (mem_req[MemS1w]),
       .mem_rsp_valid_i (mem_rsp_valid_i[MemS1w]),
       .mem_rsp_error_i (mem_rsp_i.error),
       .mem_rsp_poison_i(mem_rsp_i.poison),
       .mem_rsp_pte_i   (mem_rsp_i.rdata[63:0])
   );
 
-  // Never started without MsiFlat, which leaves nothing of it after synthesis.
-  iommu_msi_walker u_msi_walker (
+  // The second stage serves whoever asks: the walkers while the front waits for them, else the front.
+  always_comb begin
+    s2_valid = front_s2_valid || s1w_s2_valid || pdtw_s2_valid;
+    s2_page = page;
+    s2_acc = front_s2_acc;
+    if (s1w_s2_valid || pdtw_s2_valid) begin
+      s2_page = {8'd0, s1w_s2_valid ? s1w_s2_page : pdtw_s2_page};
+      s2_acc = '0;
+      s2_acc.write = s1w_s2_valid && s1w_s2_write;
+    end
+  end
+  iommu_s2 #(
+      .Cfg    (Cfg),
+      .Entries(S2tlbEntries)
+  ) u_s2 (
       .clk_i,
       .rst_ni,
-      .start_valid_i   (msiw_start),
-      .root_ppn_i      (walk_msi_ppn),
-      .mask_i          (walk_msi_mask),
-      .page_i          (walk_page),
-      .ttyp_i          (walk_ttyp),
-      .done_valid_o    (msiw_done),
-      .done_cause_o    (msiw_cause),
-      .done_ppn_o      (msiw_ppn),
-      .mem_valid_o     (mem_valid_o[MemMsiw]),
-      .mem_ready_i     (mem_ready_i[MemMsiw]),
-      .mem_req_o       (mem_req_o[MemMsiw]),
-      .mem_rsp_valid_i (mem_rsp_valid_i[MemMsiw]),
+      .dc_i            (ctx.dc),
+      .be_i,
+      .valid_i         (s2_valid),
+      .page_i          (s2_page),
+      .acc_i           (s2_acc),
+      .done_o          (s2_done),
+      .rsp_o           (s2_rsp),
+      .may_fill_i      (may_fill),
+      .walk_o          (s2_walk),
+      .inval_valid_i   (iotlb_inval_valid_i),
+      .inval_i         (iotlb_inval_i),
+      .mem_valid_o     (mem_valid_o[MemS2w]),
+      .mem_ready_i     (mem_ready_i[MemS2w]),
+      .mem_req_o       (mem_req[MemS2w]),
+      .mem_rsp_valid_i (mem_rsp_valid_i[MemS2w]),
       .mem_rsp_error_i (mem_rsp_i.error),
       .mem_rsp_poison_i(mem_rsp_i.poison),
       .mem_rsp_pte_i   (mem_rsp_i.rdata[63:0])
   );
 
-  // Not implemented yet: never ready, never an answer.
-  assign dbg_req_ready_o = 1'b0;
-  assign dbg_rsp_valid_o = 1'b0;
-  assign dbg_rsp_o = '0;
-  assign dir_req_ready_o = 1'b0;
-  assign dir_rsp_valid_o = 1'b0;
-  assign dir_rsp_o = '0;
-  assign mrif_req_ready_o = 1'b0;
-  assign mrif_done_o = 1'b0;
-  assign event_o = '0;
-  for (genvar i = 0; i < NumXlateClients; i++) begin : gen_unused_client
-    if (i == MemPdtw || i == MemS2w || i == MemMrif) begin : gen_unused
-      assign mem_valid_o[i] = 1'b0;
-      assign mem_req_o[i] = '0;
+  // Never started without MSI_FLAT, which leaves nothing of it after synthesis.
+  iommu_msi_walker #(
+      .Cfg(Cfg)
+  ) u_msi_walker (
+      .clk_i,
+      .rst_ni,
+      .start_valid_i   (msiw_start),
+      .root_ppn_i      (ctx.dc.msi_ppn),
+      .mask_i          (ctx.dc.msi_mask),
+      .page_i          (page),
+      .ttyp_i          (ctx.req.ttyp),
+      .be_i,
+      .done_valid_o    (msiw_done),
+      .done_cause_o    (msiw_cause),
+      .done_msi_o      (msiw_msi),
+      .mem_valid_o     (mem_valid_o[MemMsiw]),
+      .mem_ready_i     (mem_ready_i[MemMsiw]),
+      .mem_req_o       (mem_req[MemMsiw]),
+      .mem_rsp_valid_i (mem_rsp_valid_i[MemMsiw]),
+      .mem_rsp_error_i (mem_rsp_i.error),
+      .mem_rsp_poison_i(mem_rsp_i.poison),
+      .mem_rsp_pte_i   (mem_rsp_i.rdata[127:0])
+  );
+
+  if (Cfg.msi_mrif) begin : gen_mrif
+    iommu_mrif #(
+        .Cfg(Cfg)
+    ) u_mrif (
+        .clk_i,
+        .rst_ni,
+        .req_valid_i     (mrif_req_valid_i),
+        .req_ready_o     (mrif_req_ready_o),
+        .req_i           (mrif_req_i),
+        .done_o          (mrif_done_o),
+        .fault_valid_o   (mrif_fault_valid),
+        .fault_ready_i   (mrif_fault_ready),
+        .fault_o         (mrif_fault),
+        .mem_valid_o     (mem_valid_o[MemMrif]),
+        .mem_ready_i     (mem_ready_i[MemMrif]),
+        .mem_req_o       (mem_req[MemMrif]),
+        .mem_rsp_valid_i (mem_rsp_valid_i[MemMrif]),
+        .mem_rsp_error_i (mem_rsp_i.error),
+        .mem_rsp_poison_i(mem_rsp_i.poison)
+    );
+  end else begin : gen_no_mrif
+    assign mrif_req_ready_o = 1'b0;
+    assign mrif_done_o = 1'b0;
+    assign mrif_fault_valid = 1'b0;
+    assign mrif_fault = '0;
+    assign mem_valid_o[MemMrif] = 1'b0;
+    assign mem_req[MemMrif] = '0;
+    logic unused_mrif;
+    assign unused_mrif = ^{mrif_req_valid_i, mrif_req_i, mrif_fault_ready, mem_ready_i[MemMrif],
+                           mem_rsp_valid_i[MemMrif]};
+  end
+
+  // Faults of interrupt files first: they hold nobody up for long.
+  assign fault_valid_o = front_fault_valid || mrif_fault_valid;
+  assign fault_o = mrif_fault_valid ? mrif_fault : front_fault;
+  assign mrif_fault_ready = fault_ready_i;
+  assign front_fault_ready = fault_ready_i && !mrif_fault_valid;
+
+  // The device directory is accessed with the IDs of iommu_qosid, everything else with those of
+  // the device context (IOMMU §2.1.3, §5.27).
+  always_comb begin
+    mem_req_o = mem_req;
+    for (int unsigned i = 0; i < NumXlateClients; i++) begin
+      if (i != MemMrif) begin
+        mem_req_o[i].rcid = i == MemDdtw ? rcid_i : ctx.dc.rcid;
+        mem_req_o[i].mcid = i == MemDdtw ? mcid_i : ctx.dc.mcid;
+      end
     end
   end
+
   logic unused;
-  assign unused = ^{dbg_req_valid_i, dbg_req_i, dir_req_valid_i, dir_req_i, mrif_req_valid_i,
-                    mrif_req_i, be_i, gxl_i, rcid_i, mcid_i, mem_rsp_i.tag, mem_ready_i[MemPdtw], mem_ready_i[MemS2w],
-                    mem_ready_i[MemMrif], mem_rsp_valid_i[MemPdtw], mem_rsp_valid_i[MemS2w],
-                    mem_rsp_valid_i[MemMrif]};
+  assign unused = ^{mem_rsp_i.tag, ctx};
+  assert property (@(posedge clk_i) disable iff (!rst_ni)
+      $onehot0({front_s2_valid, s1w_s2_valid, pdtw_s2_valid}));
 endmodule

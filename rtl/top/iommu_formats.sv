@@ -80,7 +80,16 @@ module iommu_formats
     input logic drain_ack_i
 );
   localparam int unsigned Num = 3;
-  localparam iommu_cfg_t [Num-1:0] Cfgs = {CfgFull, CfgMsiFlat, CfgBase};
+  // What the translation side can do and the control side has no part for yet.
+  function automatic iommu_cfg_t with_ats(iommu_cfg_t cfg);
+    with_ats = cfg;
+    with_ats.ats = 1'b1;
+    with_ats.t2gpa = 1'b1;
+    with_ats.qosid = 1'b1;
+    with_ats.rcid_width = 4'd12;
+    with_ats.mcid_width = 4'd12;
+  endfunction
+  localparam iommu_cfg_t [Num-1:0] Cfgs = {with_ats(CfgFull), CfgMsiFlat, CfgBase};
 
   logic [Num-1:0] tr_req_ready, tr_rsp_valid, mem_req_valid, reg_rsp_valid, drain_req;
   logic [Num-1:0] mrif_req_ready, mrif_done, msg_in_ready, msg_out_valid;

@@ -135,14 +135,14 @@ pub struct Bench {
 }
 
 /// Bits `lsb` and up of a packed struct.
-fn get(words: &[u32], lsb: usize, width: usize) -> u64 {
+pub fn get(words: &[u32], lsb: usize, width: usize) -> u64 {
     (0..width).fold(0, |value, i| {
         let at = lsb + i;
         value | u64::from(words[at / 32] >> (at % 32) & 1) << i
     })
 }
 
-fn put(words: &mut [u32], lsb: usize, width: usize, value: u64) {
+pub fn put(words: &mut [u32], lsb: usize, width: usize, value: u64) {
     for i in 0..width {
         let at = lsb + i;
         let bit = (value >> i & 1) as u32;

@@ -3,9 +3,15 @@
 //! Tables, queues and registers are driven as software drives them; the judge derives from the
 //! same stores and register accesses what each request must become.
 
+mod ats;
 mod bench;
 mod campaign;
 mod directed;
+mod dirty;
+mod msi;
+mod processes;
 mod queues;
+mod rig;
 mod tables;
 mod tampered;
+mod two_stages;

@@ -1,0 +1,219 @@
+//! Updates of the bits A and D (IOMMU §2.5, privileged specification).
+
+use crate::rig::{Access, Context, Request, Rig, Ttyp, Vm, implicit};
+use crate::tables::{SV39, pte};
+
+const DEVICE: u32 = 5;
+const IOVA: u64 = 0x12_3456_7000;
+const GPA: u64 = 0x6_7654_3000;
+const PAGE: u64 = 0x9_8765_4000;
+const CLEAN: u64 = pte::ALL & !(pte::A | pte::D);
+const GADE: u64 = 1 << 7;
+const SADE: u64 = 1 << 8;
+
+const KINDS: [(Ttyp, u64, u64); 3] = [
+    (Ttyp::UntransRd, 13, 21),
+    (Ttyp::UntransWr, 15, 23),
+    (Ttyp::UntransRx, 12, 20),
+];
+
+struct Setup {
+    rig: Rig,
+    vm: Vm,
+}
+
+impl Setup {
+    fn new(first: u64, second: u64, bits: u64) -> Self {
+        Self::with(first, second, bits, false)
+    }
+
+    fn with(first: u64, second: u64, bits: u64, rv32: bool) -> Self {
+        let mut rig = Rig::new(10);
+        if rv32 {
+            rig.write(crate::bench::reg::FCTL, 4, 4);
+        }
+        let mut vm = Vm::with(&mut rig, first, second, rv32, [false; 2]);
+        let sxl = if rv32 { 1 << 11 } else { 0 };
+        let context = Context::of(&vm).tc(bits | sxl);
+        rig.directory(&[DEVICE], context);
+        if second != 0 {
+            vm.map_second(&mut rig, GPA, 0, pte::at(PAGE, pte::ALL));
+        }
+        Self { rig, vm }
+    }
+
+    fn updates(&self) -> Vec<Access> {
+        let atomic = |a: &Access| a.op > 1;
+        self.rig.accesses.iter().copied().filter(atomic).collect()
+    }
+}
+
+fn ask(ttyp: Ttyp) -> Request {
+    Request::new(ttyp, DEVICE, IOVA)
+}
+
+#[test]
+fn first_stage() {
+    for second in [0, SV39] {
+        let mut s = Setup::new(SV39, second, SADE);
+        for (ttyp, ..) in KINDS {
+            s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, CLEAN));
+            s.rig.forget();
+            s.rig.translate(ask(ttyp));
+            let set = if ttyp == Ttyp::UntransWr {
+                pte::A | pte::D
+            } else {
+                pte::A
+            };
+            assert_eq!(
+                s.vm.first_value(&mut s.rig, IOVA, 0),
+                pte::at(GPA, CLEAN | set)
+            );
+            let updates = s.updates();
+            assert_eq!(updates.len(), 1);
+            assert_eq!(updates[0].op, 2, "compare and set");
+            // Nothing to do the next time.
+            s.rig.translate(ask(ttyp));
+            assert_eq!(s.rig.accesses, []);
+            // A write to what was only read sets D.
+            s.rig.translate(ask(Ttyp::UntransWr));
+            let all = pte::at(GPA, pte::ALL);
+            assert_eq!(s.vm.first_value(&mut s.rig, IOVA, 0), all);
+        }
+    }
+}
+
+#[test]
+fn second_stage() {
+    for first in [0, SV39] {
+        let mut s = Setup::new(first, SV39, GADE);
+        if first != 0 {
+            s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, pte::ALL));
+        }
+        let gpa = if first == 0 { IOVA } else { GPA };
+        for (ttyp, ..) in KINDS {
+            s.vm.map_second(&mut s.rig, gpa, 0, pte::at(PAGE, CLEAN));
+            s.rig.forget();
+            assert_eq!(s.rig.translate(ask(ttyp)).spa, PAGE);
+            let set = if ttyp == Ttyp::UntransWr {
+                pte::A | pte::D
+            } else {
+                pte::A
+            };
+            assert_eq!(
+                s.vm.second_value(&mut s.rig, gpa, 0),
+                pte::at(PAGE, CLEAN | set)
+            );
+        }
+    }
+}
+
+/// Each stage has its own enable.
+#[test]
+fn without_its_enable_a_stage_faults() {
+    let mut s = Setup::new(SV39, SV39, GADE);
+    s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, CLEAN));
+    for (ttyp, cause, _) in KINDS {
+        s.rig.fault(ask(ttyp), cause);
+        assert_eq!(s.updates().len(), 0);
+    }
+    let mut s = Setup::new(SV39, SV39, SADE);
+    s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, pte::ALL));
+    s.vm.map_second(&mut s.rig, GPA, 0, pte::at(PAGE, CLEAN));
+    for (ttyp, _, cause) in KINDS {
+        s.rig.forget();
+        assert_eq!(s.rig.fault(ask(ttyp), cause).iotval2, GPA);
+    }
+}
+
+/// The entry of the first stage is written through the second: that needs W there and sets D.
+#[test]
+fn an_update_through_the_second_stage() {
+    let mut s = Setup::new(SV39, SV39, GADE | SADE);
+    s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, CLEAN));
+    let entry = s.vm.first_entry(&mut s.rig, IOVA, 0);
+    let page = entry & !0xfff;
+    let spa = s.vm.physical(page);
+    s.vm.map_second(&mut s.rig, page, 0, pte::at(spa, CLEAN));
+    s.rig.forget();
+    s.rig.translate(ask(Ttyp::UntransRd));
+    assert_eq!(
+        s.vm.second_value(&mut s.rig, page, 0),
+        pte::at(spa, pte::ALL)
+    );
+    assert_eq!(
+        s.vm.first_value(&mut s.rig, IOVA, 0),
+        pte::at(GPA, CLEAN | pte::A)
+    );
+    // Read-only: a guest page fault by the original type, of an implicit write.
+    s.vm.map_second(&mut s.rig, page, 0, pte::at(spa, pte::ALL & !pte::W));
+    s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, CLEAN));
+    for (ttyp, _, cause) in KINDS {
+        s.rig.forget();
+        assert_eq!(s.rig.fault(ask(ttyp), cause).iotval2, implicit(entry, true));
+        assert_eq!(s.vm.first_value(&mut s.rig, IOVA, 0), pte::at(GPA, CLEAN));
+    }
+    // Clean without GADE is the same.
+    let mut s = Setup::new(SV39, SV39, SADE);
+    s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, CLEAN));
+    s.vm.map_second(&mut s.rig, page, 0, pte::at(spa, pte::ALL & !pte::D));
+    assert_eq!(
+        s.rig.fault(ask(Ttyp::UntransRd), 21).iotval2,
+        implicit(entry, true)
+    );
+}
+
+/// An entry that changes between its reading and its update is read again.
+#[test]
+fn a_race_with_software() {
+    let mut s = Setup::new(SV39, 0, SADE);
+    s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, CLEAN));
+    let entry = s.vm.first_entry(&mut s.rig, IOVA, 0);
+    // To another page: that one is updated.
+    s.rig.race = Some((entry, pte::at(PAGE, CLEAN)));
+    assert_eq!(s.rig.translate(ask(Ttyp::UntransWr)).spa, PAGE);
+    assert_eq!(s.rig.load(entry), pte::at(PAGE, pte::ALL));
+    // To nothing.
+    s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, CLEAN));
+    s.rig.forget();
+    s.rig.race = Some((entry, 0));
+    s.rig.fault(ask(Ttyp::UntransWr), 15);
+    assert_eq!(s.rig.load(entry), 0);
+}
+
+/// No update of an entry that does not permit the access or is malformed, or of a pointer.
+#[test]
+fn nothing_else_is_updated() {
+    let mut s = Setup::new(SV39, 0, SADE);
+    for (leaf, ttyp, cause) in [
+        (CLEAN & !pte::W, Ttyp::UntransWr, 15),
+        (CLEAN & !pte::X, Ttyp::UntransRx, 12),
+        (CLEAN & !pte::U, Ttyp::UntransRd, 13),
+        (CLEAN | pte::N, Ttyp::UntransRd, 13),
+        (CLEAN | 1 << 54, Ttyp::UntransRd, 13),
+        (CLEAN & !pte::V, Ttyp::UntransRd, 13),
+    ] {
+        s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, leaf));
+        s.rig.forget();
+        s.rig.fault(ask(ttyp), cause);
+        assert_eq!(s.updates(), []);
+        assert_eq!(s.vm.first_value(&mut s.rig, IOVA, 0), pte::at(GPA, leaf));
+    }
+}
+
+#[test]
+fn rv32_entries_are_updated_alone() {
+    let mut s = Setup::with(8, 8, SADE | GADE, true);
+    let iova = 0x0123_4000;
+    s.vm.map_first(&mut s.rig, iova, 0, pte::at(0x3_4567_8000, CLEAN));
+    s.vm.map_first(&mut s.rig, iova + 0x1000, 0, pte::at(0x3_4567_9000, CLEAN));
+    s.vm.map_second(&mut s.rig, 0x3_4567_8000, 0, pte::at(0x1_2345_6000, CLEAN));
+    let answer = s.rig.translate(Request::new(Ttyp::UntransWr, DEVICE, iova));
+    assert_eq!(answer.spa, 0x1_2345_6000);
+    let all = pte::at(0x3_4567_8000, pte::ALL);
+    assert_eq!(s.vm.first_value(&mut s.rig, iova, 0), all);
+    let neighbour = pte::at(0x3_4567_9000, CLEAN);
+    assert_eq!(s.vm.first_value(&mut s.rig, iova + 0x1000, 0), neighbour);
+    let all = pte::at(0x1_2345_6000, pte::ALL);
+    assert_eq!(s.vm.second_value(&mut s.rig, 0x3_4567_8000, 0), all);
+}
