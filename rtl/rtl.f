@@ -23,9 +23,11 @@ rtl/iommu/iommu_dc_check.sv
 rtl/iommu/iommu_ddt_walker.sv
 rtl/iommu/iommu_pdt_walker.sv
 rtl/iommu/iommu_pt_walker.sv
+rtl/iommu/iommu_directory.sv
 rtl/iommu/iommu_s2.sv
 rtl/iommu/iommu_msi_walker.sv
 rtl/iommu/iommu_mrif.sv
+rtl/iommu/iommu_accept.sv
 rtl/iommu/iommu_checks.sv
 rtl/iommu/iommu_answer.sv
 rtl/iommu/iommu_cq.sv

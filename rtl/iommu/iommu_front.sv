@@ -160,53 +160,37 @@ module iommu_front
   typedef enum logic [2:0] { StRun, StDdt, StPdt, StS1, StMsi } state_e;
 
   // Accept stage.
-  logic a_valid_q, a_marked_q, a_advance, a_ready, a_offered;
-  kind_e a_kind_q, a_kind;
-  tr_req_t a_req_q, a_req;
+  logic a_valid, a_marked, a_advance;
+  kind_e a_kind;
+  tr_req_t a_req;
   // Resolve stage.
   logic r_valid_q, r_valid_d, r_done;
   state_e state_q, state_d;
   ctx_t r_q, r_d;
 
-  // The rare requests first.
-  always_comb begin
-    a_kind = KindTr;
-    a_req = tr_req_i;
-    if (dir_req_valid_i) begin
-      a_kind = KindDir;
-      a_req = '0;
-      a_req.device_id = dir_req_i.device_id;
-    end else if (dbg_req_valid_i) begin
-      a_kind = KindDbg;
-      a_req = dbg_req_i;
-    end
-  end
-  assign a_offered = tr_req_valid_i || dbg_req_valid_i || dir_req_valid_i;
-  assign a_advance = a_valid_q && (!r_valid_q || r_done);
-  assign a_ready = !a_valid_q || a_advance;
-  assign tr_req_ready_o = a_ready && a_kind == KindTr;
-  assign dbg_req_ready_o = a_ready && a_kind == KindDbg;
-  assign dir_req_ready_o = a_ready && a_kind == KindDir;
+  assign a_advance = a_valid && (!r_valid_q || r_done);
+  iommu_accept u_accept (
+      .clk_i,
+      .rst_ni,
+      .tr_req_valid_i,
+      .tr_req_ready_o,
+      .tr_req_i,
+      .dbg_req_valid_i,
+      .dbg_req_ready_o,
+      .dbg_req_i,
+      .dir_req_valid_i,
+      .dir_req_ready_o,
+      .dir_req_i,
+      .mark_i,
+      .valid_o  (a_valid),
+      .advance_i(a_advance),
+      .kind_o   (a_kind),
+      .req_o    (a_req),
+      .marked_o (a_marked)
+  );
 
-  always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) begin
-      a_valid_q <= 1'b0;
-      a_marked_q <= 1'b0;
-    end else begin
-      if (a_ready) a_valid_q <= a_offered;
-      // A request taken in the cycle of the mark counts as accepted before it.
-      a_marked_q <= mark_i || (a_marked_q && !a_ready);
-    end
-  end
-  always_ff @(posedge clk_i) begin
-    if (a_ready) begin
-      a_req_q <= a_req;
-      a_kind_q <= a_kind;
-    end
-  end
-
-  assign lookup_device_id_o = a_req_q.device_id;
-  assign lookup_process_id_o = a_req_q.pid_valid ? a_req_q.process_id : '0;
+  assign lookup_device_id_o = a_req.device_id;
+  assign lookup_process_id_o = a_req.pid_valid ? a_req.process_id : '0;
   assign lookup_used_o = a_advance;
 
   // Contexts and what they do not permit.
@@ -331,16 +315,6 @@ module iommu_front
 
   assign may_fill_o = !r_q.stale && !inval_i;
 
-  function automatic cause_t walk_cause(walk_e result, ttyp_e t, logic second);
-    unique case (result)
-      WkOk:      return CauseNone;
-      WkPage:    return second ? guest_page_fault(t) : page_fault(t);
-      WkGuest:   return guest_page_fault(t);
-      WkCorrupt: return CausePtCorrupt;
-      default:   return access_fault(t);
-    endcase
-  endfunction
-
   always_comb begin
     r_valid_d = r_valid_q;
     r_d = r_q;
@@ -386,10 +360,10 @@ module iommu_front
     if (a_advance) begin
       r_valid_d = 1'b1;
       r_d = '0;
-      r_d.kind = a_kind_q;
-      r_d.marked = a_marked_q || mark_i;
+      r_d.kind = a_kind;
+      r_d.marked = a_marked || mark_i;
       r_d.stale = inval_i;
-      r_d.req = a_req_q;
+      r_d.req = a_req;
       r_d.mode = mode_i;
       r_d.root_ppn = root_ppn_i;
       r_d.dc_valid = ddtc_hit_i;
@@ -421,7 +395,7 @@ module iommu_front
   end
 
   assign ctx_o = r_q;
-  assign marked_busy_o = (a_valid_q && a_marked_q) || (r_valid_q && r_q.marked);
+  assign marked_busy_o = (a_valid && a_marked) || (r_valid_q && r_q.marked);
 
   always_comb begin
     event_o = '{
@@ -446,9 +420,6 @@ module iommu_front
     event_o.pulse[EvS2Walk] = s2_walk_i;
   end
 
-  // Requests are stable while not taken.
-  assert property (@(posedge clk_i) disable iff (!rst_ni)
-      !$past(tr_req_valid_i && !tr_req_ready_o) || (tr_req_valid_i && $stable(tr_req_i)));
   // A walk ends only for the stage that waits for it.
   assert property (@(posedge clk_i) disable iff (!rst_ni) !ddtw_done_i || state_q == StDdt);
   assert property (@(posedge clk_i) disable iff (!rst_ni) !pdtw_done_i || state_q == StPdt);

@@ -379,6 +379,16 @@ package iommu_int_pkg;
     return is_exec(t) ? CauseInstrGuestPage : is_write(t) ? CauseWriteGuestPage :
            CauseReadGuestPage;
   endfunction
+  /// Cause of a walk's end, in the first stage or in the second.
+  function automatic cause_t walk_cause(walk_e result, ttyp_e t, logic second);
+    unique case (result)
+      WkOk:      return CauseNone;
+      WkPage:    return second ? guest_page_fault(t) : page_fault(t);
+      WkGuest:   return guest_page_fault(t);
+      WkCorrupt: return CausePtCorrupt;
+      default:   return access_fault(t);
+    endcase
+  endfunction
   function automatic logic is_translated(ttyp_e t);
     return t == TtTransRx || t == TtTransRd || t == TtTransWr;
   endfunction

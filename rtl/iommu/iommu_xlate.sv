@@ -113,7 +113,7 @@ module iommu_xlate
   // Contexts and translations held.
   logic [23:0] lookup_device_id;
   logic [19:0] lookup_process_id;
-  logic lookup_used, ddtc_hit, ddtc_fill, pdtc_hit, pdtc_fill, iotlb_used, iotlb_hit, iotlb_fill;
+  logic lookup_used, ddtc_hit, pdtc_hit, iotlb_used, iotlb_hit, iotlb_fill;
   dc_t ddtc_dc;
   pc_t pdtc_pc;
   leaf_t iotlb_leaf;
@@ -214,110 +214,45 @@ module iommu_xlate
   );
   assign dbg_rsp_o = tr_rsp_o;
 
-  assign ddtc_fill = ddtw_done && ddtw_cause == CauseNone && may_fill;
-  iommu_ddtc #(
-      .Entries(DdtcEntries)
-  ) u_ddtc (
+  iommu_directory #(
+      .Cfg        (Cfg),
+      .DdtcEntries(DdtcEntries),
+      .PdtcEntries(PdtcEntries)
+  ) u_directory (
       .clk_i,
       .rst_ni,
-      .lookup_device_id_i(lookup_device_id),
-      .lookup_used_i     (lookup_used),
-      .hit_o             (ddtc_hit),
-      .dc_o              (ddtc_dc),
-      .fill_valid_i      (ddtc_fill),
-      .fill_device_id_i  (ctx.req.device_id),
-      .fill_dc_i         (ddtw_dc),
-      .inval_valid_i     (dir_inval_valid_i),
-      .inval_i           (dir_inval_i)
-  );
-
-  iommu_ddt_walker #(
-      .Cfg(Cfg)
-  ) u_ddt_walker (
-      .clk_i,
-      .rst_ni,
-      .start_valid_i   (ddtw_start),
-      .mode_i          (ctx.mode),
-      .root_ppn_i      (ctx.root_ppn),
       .be_i,
       .gxl_i,
-      .device_id_i     (ctx.req.device_id),
-      .done_valid_o    (ddtw_done),
-      .done_cause_o    (ddtw_cause),
-      .done_dc_o       (ddtw_dc),
-      .mem_valid_o     (mem_valid_o[MemDdtw]),
-      .mem_ready_i     (mem_ready_i[MemDdtw]),
-      .mem_req_o       (mem_req[MemDdtw]),
-      .mem_rsp_valid_i (mem_rsp_valid_i[MemDdtw]),
-      .mem_rsp_last_i  (mem_rsp_i.last),
-      .mem_rsp_error_i (mem_rsp_i.error),
-      .mem_rsp_poison_i(mem_rsp_i.poison),
-      .mem_rsp_data_i  (mem_rsp_i.rdata)
+      .lookup_device_id_i (lookup_device_id),
+      .lookup_process_id_i(lookup_process_id),
+      .lookup_used_i      (lookup_used),
+      .ddtc_hit_o         (ddtc_hit),
+      .ddtc_dc_o          (ddtc_dc),
+      .pdtc_hit_o         (pdtc_hit),
+      .pdtc_pc_o          (pdtc_pc),
+      .ctx_i              (ctx),
+      .may_fill_i         (may_fill),
+      .ddtw_start_i       (ddtw_start),
+      .ddtw_done_o        (ddtw_done),
+      .ddtw_cause_o       (ddtw_cause),
+      .ddtw_dc_o          (ddtw_dc),
+      .pdtw_start_i       (pdtw_start),
+      .pdtw_done_o        (pdtw_done),
+      .pdtw_cause_o       (pdtw_cause),
+      .pdtw_page_o        (pdtw_page),
+      .pdtw_pc_o          (pdtw_pc),
+      .s2_valid_o         (pdtw_s2_valid),
+      .s2_page_o          (pdtw_s2_page),
+      .s2_done_i          (s2_done && pdtw_s2_valid),
+      .s2_rsp_i           (s2_rsp),
+      .inval_valid_i      (dir_inval_valid_i),
+      .inval_i            (dir_inval_i),
+      .mem_valid_o        (mem_valid_o[MemPdtw:MemDdtw]),
+      .mem_ready_i        (mem_ready_i[MemPdtw:MemDdtw]),
+      .mem_req_o          (mem_req[MemPdtw:MemDdtw]),
+      .mem_rsp_valid_i    (mem_rsp_valid_i[MemPdtw:MemDdtw]),
+      .mem_rsp_i
   );
-
-  if (Cfg.pd8 || Cfg.pd17 || Cfg.pd20) begin : gen_pdt
-    logic [19:0] process_id;  // DPE: process 0 for a request without
-    assign process_id = ctx.req.pid_valid ? ctx.req.process_id : '0;
-    assign pdtc_fill = pdtw_done && pdtw_cause == CauseNone && may_fill;
-    iommu_pdtc #(
-        .Entries(PdtcEntries)
-    ) u_pdtc (
-        .clk_i,
-        .rst_ni,
-        .lookup_device_id_i (lookup_device_id),
-        .lookup_process_id_i(lookup_process_id),
-        .lookup_used_i      (lookup_used),
-        .hit_o              (pdtc_hit),
-        .pc_o               (pdtc_pc),
-        .fill_valid_i       (pdtc_fill),
-        .fill_device_id_i   (ctx.req.device_id),
-        .fill_process_id_i  (process_id),
-        .fill_pc_i          (pdtw_pc),
-        .inval_valid_i      (dir_inval_valid_i),
-        .inval_i            (dir_inval_i)
-    );
-    iommu_pdt_walker #(
-        .Cfg(Cfg)
-    ) u_pdt_walker (
-        .clk_i,
-        .rst_ni,
-        .start_valid_i   (pdtw_start),
-        .dc_i            (ctx.dc),
-        .process_id_i    (process_id),
-        .ttyp_i          (ctx.req.ttyp),
-        .done_valid_o    (pdtw_done),
-        .done_cause_o    (pdtw_cause),
-        .done_pc_o       (pdtw_pc),
-        .done_page_o     (pdtw_page),
-        .s2_valid_o      (pdtw_s2_valid),
-        .s2_page_o       (pdtw_s2_page),
-        .s2_done_i       (s2_done && pdtw_s2_valid),
-        .s2_rsp_i        (s2_rsp),
-        .mem_valid_o     (mem_valid_o[MemPdtw]),
-        .mem_ready_i     (mem_ready_i[MemPdtw]),
-        .mem_req_o       (mem_req[MemPdtw]),
-        .mem_rsp_valid_i (mem_rsp_valid_i[MemPdtw]),
-        .mem_rsp_error_i (mem_rsp_i.error),
-        .mem_rsp_poison_i(mem_rsp_i.poison),
-        .mem_rsp_data_i  (mem_rsp_i.rdata[127:0])
-    );
-  end else begin : gen_no_pdt
-    // pdtp.MODE is Bare in every context: never started.
-    assign pdtc_hit = 1'b0;
-    assign pdtc_pc = '0;
-    assign pdtc_fill = 1'b0;
-    assign pdtw_done = 1'b0;
-    assign pdtw_cause = CauseNone;
-    assign pdtw_pc = '0;
-    assign pdtw_page = '0;
-    assign pdtw_s2_valid = 1'b0;
-    assign pdtw_s2_page = '0;
-    assign mem_valid_o[MemPdtw] = 1'b0;
-    assign mem_req[MemPdtw] = '0;
-    logic unused_pdt;
-    assign unused_pdt = ^{lookup_process_id, pdtc_fill, pdtw_start, mem_ready_i[MemPdtw],
-                          mem_rsp_valid_i[MemPdtw]};
-  end
 
   assign iotlb_fill = s1w_done && s1w_result == WkOk && may_fill;
   iommu_iotlb #(

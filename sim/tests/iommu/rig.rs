@@ -34,12 +34,15 @@ pub struct Rig {
     pub corrupt: HashSet<u64>,
     /// A store of the CPU right before the next atomic to this address.
     pub race: Option<(u64, u64)>,
+    /// Responses from this address are held back.
+    pub held: Option<u64>,
     owed: VecDeque<memory::Owed>,
     /// Memory accesses since the last request began.
     pub accesses: Vec<Access>,
     answers: VecDeque<Answer>,
     response: Option<u64>,
     mrif_done: bool,
+    now: u64,
     /// A drain is acknowledged in this cycle.
     drained: bool,
     free: u64,
@@ -59,7 +62,9 @@ impl Rig {
             broken: HashSet::new(),
             corrupt: HashSet::new(),
             race: None,
+            held: None,
             owed: VecDeque::new(),
+            now: 0,
             accesses: Vec::new(),
             answers: VecDeque::new(),
             response: None,
@@ -143,10 +148,56 @@ impl Rig {
         panic!("no end of {mrif:x?}");
     }
 
+    /// Begins a request whose answer is for [`Self::finish`].
+    pub fn begin(&mut self, request: Request) {
+        self.accesses.clear();
+        request.drive(0, self.model.input.tr_req_i());
+        self.model.input.set_tr_req_valid_i(true);
+        self.until(|rig| rig.model.output.tr_req_ready_o());
+        self.model.input.set_tr_req_valid_i(false);
+    }
+
+    /// The answer to the request that was begun.
+    pub fn finish(&mut self) -> Answer {
+        self.until(|rig| !rig.answers.is_empty());
+        self.answers.pop_front().expect("just seen")
+    }
+
+    /// Offers requests as fast as they are taken. Returns, for each, the cycles in which it was
+    /// taken and answered.
+    pub fn stream(&mut self, requests: &[Request]) -> Vec<(u64, u64)> {
+        let mut taken = Vec::new();
+        let mut answered = Vec::new();
+        while answered.len() < requests.len() {
+            let next = requests.get(taken.len());
+            self.model.input.set_tr_req_valid_i(next.is_some());
+            if let Some(request) = next {
+                let tag = taken.len() as u64 % 32;
+                request.drive(tag, self.model.input.tr_req_i());
+            }
+            self.cycle();
+            if next.is_some() && self.model.output.tr_req_ready_o() {
+                taken.push(self.now);
+            }
+            while let Some(answer) = self.answers.pop_front() {
+                assert_eq!(answer.tag, answered.len() as u64 % 32);
+                assert_eq!(answer.status, 0);
+                answered.push(self.now);
+            }
+        }
+        taken.into_iter().zip(answered).collect()
+    }
+
     /// Executes commands and a fence.
     pub fn sync(&mut self, commands: &[[u64; 2]]) {
+        let fence = [command::fence(None, true)];
+        self.submit(&[commands, &fence].concat());
+    }
+
+    /// Executes commands.
+    pub fn submit(&mut self, commands: &[[u64; 2]]) {
         let big = self.read(reg::FCTL, 4) & 1 == 1;
-        for words in commands.iter().copied().chain([command::fence(None, true)]) {
+        for words in commands {
             let at = self.commands + 16 * u64::from(self.tail);
             self.store_as(at, words[0], big);
             self.store_as(at + 8, words[1], big);
@@ -280,6 +331,7 @@ impl Rig {
         if let Err(e) = self.model.cycle() {
             panic!("{e}");
         }
+        self.now += 1;
         let output = &self.model.output;
         if output.reg_rsp_valid_o() {
             self.response = Some(output.reg_rsp_rdata_o());

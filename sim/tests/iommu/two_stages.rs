@@ -485,3 +485,66 @@ fn address_spaces_do_not_mix() {
         }
     }
 }
+
+/// Both stages held: a request a cycle, each answered three cycles after it was taken.
+#[test]
+fn hits_of_both_stages_are_as_fast_as_of_one() {
+    for second in [0, SV39] {
+        let mut rig = Rig::new(13);
+        let mut vm = Vm::new(&mut rig, SV39, second);
+        let mut requests = Vec::new();
+        for i in 0..16 {
+            let (iova, gpa) = (IOVA + (i << 12), GPA + (i << 12));
+            vm.map_first(&mut rig, iova, 0, pte::at(gpa, ALL));
+            if second != 0 {
+                vm.map_second(&mut rig, gpa, 0, pte::at(PAGE + (i << 12), ALL));
+            }
+            requests.push(read(iova));
+        }
+        rig.directory(&[DEVICE], Context::of(&vm));
+        rig.stream(&requests);
+        let times = rig.stream(&requests);
+        for pair in times.windows(2) {
+            assert_eq!(pair[1].0 - pair[0].0, 1, "taken");
+        }
+        for (taken, answered) in times {
+            assert_eq!(answered - taken, 3);
+        }
+    }
+}
+
+/// What a walk read before an invalidation must not be held after it, in either stage.
+#[test]
+fn walks_that_an_invalidation_overtakes_fill_nothing() {
+    let (mut rig, mut vm) = nested(SV39, SV39);
+    let other = 0xa_bcde_f000;
+    let first = vm.first_entry(&mut rig, IOVA, 0);
+    let first = vm.physical(first);
+    let second = vm.second_entry(&mut rig, GPA, 0);
+    for (entry, command) in [
+        (first, [VMA | gscid(7) | AV, page(IOVA)]),
+        (second, [GVMA | gscid(7) | AV, page(GPA)]),
+    ] {
+        let old = rig.load(entry);
+        rig.forget();
+        rig.held = Some(entry);
+        rig.begin(read(IOVA));
+        for _ in 0..100 {
+            rig.read(reg::CQH, 4);
+        }
+        let last = rig.accesses.last().map(|a| a.addr);
+        assert_eq!(last, Some(entry), "the walk is there");
+        if entry == first {
+            vm.map_second(&mut rig, GPA + 0x1000, 0, pte::at(other, ALL));
+            rig.store(entry, pte::at(GPA + 0x1000, ALL));
+        } else {
+            rig.store(entry, pte::at(other, ALL));
+        }
+        rig.submit(&[command]);
+        rig.held = None;
+        assert_eq!(rig.finish().spa, PAGE, "read before");
+        rig.sync(&[]);
+        assert_eq!(rig.translate(read(IOVA)).spa, other);
+        rig.store(entry, old);
+    }
+}

@@ -20,6 +20,7 @@ pub struct Access {
 
 /// A response that is owed.
 pub(super) struct Owed {
+    addr: u64,
     wait: u32,
     tag: u64,
     error: bool,
@@ -63,9 +64,12 @@ impl Rig {
         let input = &mut self.model.input;
         input.set_mem_req_ready_i(true);
         input.set_mem_rsp_valid_i(false);
-        let Some(owed) = self.owed.front_mut() else {
+        let held = self.held;
+        let next = self.owed.iter().position(|o| Some(o.addr) != held);
+        let Some(next) = next else {
             return;
         };
+        let owed = &mut self.owed[next];
         if owed.wait > 0 {
             owed.wait -= 1;
             return;
@@ -80,7 +84,7 @@ impl Rig {
         put(words, 261, 1, owed.error.into());
         put(words, 262, 1, owed.beats.is_empty().into());
         if owed.beats.is_empty() {
-            self.owed.pop_front();
+            self.owed.remove(next);
         }
     }
 
@@ -126,6 +130,7 @@ impl Rig {
             }
         }
         self.owed.push_back(Owed {
+            addr,
             wait: self.rng.random_range(0..4),
             tag,
             error,
