@@ -22,6 +22,7 @@ rtl/iommu/iommu_pdtc.sv
 rtl/iommu/iommu_dc_check.sv
 rtl/iommu/iommu_ddt_walker.sv
 rtl/iommu/iommu_pdt_walker.sv
+rtl/iommu/iommu_walk_cache.sv
 rtl/iommu/iommu_pt_walker.sv
 rtl/iommu/iommu_directory.sv
 rtl/iommu/iommu_s2.sv

@@ -13,6 +13,8 @@ module iommu
     parameter int unsigned IotlbEntries = 64,
     /// Second-stage translations held.
     parameter int unsigned S2tlbEntries = 32,
+    /// Non-leaf entries held of each stage, 0 for none.
+    parameter int unsigned WalkEntries = 0,
     /// Device contexts held.
     parameter int unsigned DdtcEntries = 16,
     /// Process contexts held.
@@ -126,6 +128,7 @@ module iommu
       .Cfg         (Cfg),
       .IotlbEntries(IotlbEntries),
       .S2tlbEntries(S2tlbEntries),
+      .WalkEntries (WalkEntries),
       .DdtcEntries (DdtcEntries),
       .PdtcEntries (PdtcEntries)
   ) u_xlate (

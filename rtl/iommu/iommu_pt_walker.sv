@@ -11,7 +11,9 @@ module iommu_pt_walker
     /// Capabilities.
     parameter iommu_cfg_t Cfg = CfgBase,
     /// 1: second stage. Its root table has four times the entries, its pages are user pages.
-    parameter bit Stage2 = 1'b0
+    parameter bit Stage2 = 1'b0,
+    /// Non-leaf entries held, 0 for none.
+    parameter int unsigned WalkEntries = 0
 ) (
     /// Clock.
     input logic clk_i,
@@ -32,8 +34,18 @@ module iommu_pt_walker
     input logic ade_i,
     /// Entries are big-endian.
     input logic be_i,
-    /// Tables are at guest physical addresses.
+    /// The address space has a second stage; tables of the first are then at guest addresses.
     input logic guest_i,
+    /// GSCID, when there is a second stage.
+    input logic [15:0] gscid_i,
+    /// PSCID.
+    input logic [19:0] pscid_i,
+    /// What is found may be held.
+    input logic may_fill_i,
+    /// Invalidate what is held, one cycle.
+    input logic inval_valid_i,
+    /// What to invalidate.
+    input iotlb_inval_t inval_i,
 
     /// Ask the second stage for a table; held until done.
     output logic s2_valid_o,
@@ -72,8 +84,8 @@ module iommu_pt_walker
     /// The entry.
     input logic [63:0] mem_rsp_pte_i
 );
-  typedef enum logic [2:0] {
-    StIdle, StTable, StReq, StRsp, StWritable, StCas, StCasRsp, StDone
+  typedef enum logic [3:0] {
+    StIdle, StLookup, StTable, StReq, StRsp, StWritable, StCas, StCasRsp, StDone
   } state_e;
 
   /// Page table entry (privileged specification, Sv39 to Sv57).
@@ -194,8 +206,6 @@ module iommu_pt_walker
   logic malformed, pointer, pointer_bad, leaf_bad, denied, reserved;
   logic [51:0] offset_mask;
   assign offset_mask = page_mask(leaf.size);
-  logic unused;
-  assign unused = ^{pte.rsw, offset_mask[51:44], s2_rsp_i.leaf, s2_done_i, guest_i, acc_i};
   assign reserved = Cfg.svrsw60t59b ? pte.rsvd[4:0] != '0 : pte.rsvd != '0;
   // xwr = 010 stays reserved for IO requests (IOMMU §2.3, on Zicfiss).
   assign malformed = !pte.v || (pte.w && !pte.r) || reserved || pte.pbmt == 2'd3 ||
@@ -215,6 +225,47 @@ module iommu_pt_walker
     if (!ade_q) leaf_bad = leaf_bad || !pte.a || (set_d && !acc_q.probe);
   end
 
+  // Tables that are held: the walk begins at the one nearest to the leaf.
+  logic wc_hit, wc_global, wc_fill;
+  logic [1:0] wc_level;
+  logic [43:0] wc_ppn;
+  if (WalkEntries > 0) begin : gen_walk_cache
+    logic guest;
+    assign guest = Stage2 || guest_q;
+    iommu_walk_cache #(
+        .Entries(WalkEntries),
+        .Stage2 (Stage2)
+    ) u_walk_cache (
+        .clk_i,
+        .rst_ni,
+        .guest_i      (guest),
+        .gscid_i      (guest ? gscid_i : '0),
+        .pscid_i      (Stage2 ? '0 : pscid_i),
+        .sv32_i       (sv32),
+        .page_i       (page_q),
+        .used_i       (state_q == StLookup && wc_hit),
+        .hit_o        (wc_hit),
+        .level_o      (wc_level),
+        .ppn_o        (wc_ppn),
+        .global_o     (wc_global),
+        .fill_valid_i (wc_fill && may_fill_i),
+        .fill_level_i (level_d[1:0]),
+        .fill_ppn_i   (ppn_d),
+        .fill_global_i(global_d),
+        .inval_valid_i,
+        .inval_i
+    );
+  end else begin : gen_no_walk_cache
+    assign wc_hit = 1'b0;
+    assign wc_level = '0;
+    assign wc_ppn = '0;
+    assign wc_global = 1'b0;
+  end
+
+  logic unused;
+  assign unused = ^{pte.rsw, offset_mask[51:44], s2_rsp_i.leaf, s2_done_i, guest_i, acc_i, gscid_i,
+                    pscid_i, may_fill_i, inval_valid_i, inval_i, wc_fill, wc_level};
+
   // From a table to its entry.
   logic enter;
   always_comb begin
@@ -229,6 +280,7 @@ module iommu_pt_walker
     raw_d = raw_q;
     leaf_d = leaf_q;
     enter = 1'b0;
+    wc_fill = 1'b0;
     unique case (state_q)
       StIdle: begin
         pbmt_d = '0;
@@ -243,6 +295,15 @@ module iommu_pt_walker
           endcase
           ppn_d = root_ppn_i;
           global_d = 1'b0;
+        end
+      end
+      StLookup: begin
+        enter = 1'b1;
+        if (wc_hit) begin
+          root_d = 1'b0;
+          level_d = {1'b0, wc_level};
+          ppn_d = wc_ppn;
+          global_d = wc_global;
         end
       end
       StTable, StWritable: begin
@@ -265,6 +326,7 @@ module iommu_pt_walker
           else if (malformed || (pointer ? pointer_bad : leaf_bad)) result_d = WkPage;
           else if (pointer) begin
             enter = 1'b1;
+            wc_fill = 1'b1;
             root_d = 1'b0;
             level_d = level_q - 3'd1;
             ppn_d = pte.ppn;
@@ -287,6 +349,7 @@ module iommu_pt_walker
     endcase
     if (enter) begin
       state_d = (!Stage2 && (state_q == StIdle ? guest_i : guest_q)) ? StTable : StReq;
+      if (WalkEntries > 0 && state_q == StIdle) state_d = StLookup;
       spa_d = ppn_d;
     end
   end

@@ -11,7 +11,9 @@ module iommu_s2
     /// Capabilities.
     parameter iommu_cfg_t Cfg = CfgBase,
     /// Translations held.
-    parameter int unsigned Entries = 32
+    parameter int unsigned Entries = 32,
+    /// Non-leaf entries held, 0 for none.
+    parameter int unsigned WalkEntries = 0
 ) (
     /// Clock.
     input logic clk_i,
@@ -142,7 +144,8 @@ module iommu_s2
     logic [55:2] unused_gpa;
     iommu_pt_walker #(
         .Cfg   (Cfg),
-        .Stage2(1'b1)
+        .Stage2(1'b1),
+        .WalkEntries(WalkEntries)
     ) u_walker (
         .clk_i,
         .rst_ni,
@@ -153,7 +156,12 @@ module iommu_s2
         .acc_i           (acc),
         .ade_i           (dc_i.gade),
         .be_i,
-        .guest_i         (1'b0),
+        .guest_i         (1'b1),
+        .gscid_i         (dc_i.gscid),
+        .pscid_i         ('0),
+        .may_fill_i,
+        .inval_valid_i,
+        .inval_i,
         .s2_valid_o      (unused_s2_valid),
         .s2_page_o       (unused_s2_page),
         .s2_write_o      (unused_s2_write),

@@ -12,6 +12,8 @@ module iommu_xlate
     parameter int unsigned IotlbEntries = 64,
     /// Second-stage translations held.
     parameter int unsigned S2tlbEntries = 32,
+    /// Non-leaf entries held of each stage, 0 for none.
+    parameter int unsigned WalkEntries = 0,
     /// Device contexts held.
     parameter int unsigned DdtcEntries = 16,
     /// Process contexts held.
@@ -275,7 +277,8 @@ module iommu_xlate
   );
 
   iommu_pt_walker #(
-      .Cfg(Cfg)
+      .Cfg        (Cfg),
+      .WalkEntries(WalkEntries)
   ) u_s1_walker (
       .clk_i,
       .rst_ni,
@@ -287,6 +290,11 @@ module iommu_xlate
       .ade_i           (ctx.dc.sade),
       .be_i            (ctx.dc.sbe),
       .guest_i         (ctx.dc.s2_mode != PtBare),
+      .gscid_i         (ctx.dc.gscid),
+      .pscid_i         (space.pscid),
+      .may_fill_i      (may_fill),
+      .inval_valid_i   (iotlb_inval_valid_i),
+      .inval_i         (iotlb_inval_i),
       .s2_valid_o      (s1w_s2_valid),
       .s2_page_o       (s1w_s2_page),
       .s2_write_o      (s1w_s2_write),
@@ -318,8 +326,9 @@ module iommu_xlate
     end
   end
   iommu_s2 #(
-      .Cfg    (Cfg),
-      .Entries(S2tlbEntries)
+      .Cfg        (Cfg),
+      .Entries    (S2tlbEntries),
+      .WalkEntries(WalkEntries)
   ) u_s2 (
       .clk_i,
       .rst_ni,

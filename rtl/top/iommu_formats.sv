@@ -103,7 +103,8 @@ module iommu_formats
     logic on;
     assign on = config_i == 2'(i);
     iommu #(
-        .Cfg(Cfgs[i])
+        .Cfg(Cfgs[i]),
+        .WalkEntries(i == 2 ? 16 : 0)
     ) i_iommu (
         .clk_i,
         .rst_ni,

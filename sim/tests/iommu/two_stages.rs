@@ -68,17 +68,23 @@ fn every_pair_of_schemes() {
     }
 }
 
-/// Entries that are read: as many as a walk without caches reads, less those of the second stage
-/// that are held (its leaves).
+/// Entries that are read. Without caches a nested walk reads (levels + 1)^2 - 1; the guest's own
+/// tables are in one part of its addresses, whose second-stage tables are found once.
 #[test]
 fn a_nested_walk_reads_no_more_than_it_must() {
     for (mode, levels) in [(SV39, 3), (SV48, 4), (SV57, 5)] {
-        let (mut rig, _) = nested(mode, mode);
+        let (mut rig, mut vm) = nested(mode, mode);
+        vm.map_first(&mut rig, IOVA + 0x1000, 0, pte::at(GPA + 0x1000, ALL));
+        vm.map_second(&mut rig, GPA + 0x1000, 0, pte::at(PAGE + 0x1000, ALL));
         rig.translate(read(IOVA));
-        // The device context, then (levels + 1)^2 - 1.
-        assert_eq!(reads(&rig), 1 + (levels + 1) * (levels + 1) - 1);
+        // The device context; the first stage; the tables of the second stage for its root, one
+        // entry for each of its other tables, and the way to the page, below what both share.
+        assert_eq!(reads(&rig), 1 + levels + levels + (levels - 1) + 3);
         rig.translate(read(IOVA));
         assert_eq!(reads(&rig), 0);
+        // The next page: a leaf of each stage.
+        assert_eq!(rig.translate(read(IOVA + 0x1000)).spa, PAGE + 0x1000);
+        assert_eq!(reads(&rig), 2);
     }
 }
 
@@ -546,5 +552,54 @@ fn walks_that_an_invalidation_overtakes_fill_nothing() {
         rig.sync(&[]);
         assert_eq!(rig.translate(read(IOVA)).spa, other);
         rig.store(entry, old);
+    }
+}
+
+/// Pointers are held too: an address alone names leaves, with NL all entries on the way to it.
+#[test]
+fn what_invalidations_cover_of_pointers() {
+    let (mut rig, mut vm) = nested(SV39, SV39);
+    let other = 0xa_bcde_f000;
+    // Another table of the last level for each stage, in which everything is `other`.
+    let first_table = vm.table(&mut rig);
+    let second_table = rig.page();
+    let tables = [vm.physical(first_table), second_table];
+    for i in 0..512 {
+        rig.store(tables[0] + 8 * i, pte::at(GPA + 0x1000, ALL));
+        rig.store(tables[1] + 8 * i, pte::at(other, ALL));
+    }
+    vm.map_second(&mut rig, GPA + 0x1000, 0, pte::at(other, ALL));
+    let first = vm.first_entry(&mut rig, IOVA, 1);
+    let first = vm.physical(first);
+    let second = vm.second_entry(&mut rig, GPA, 1);
+    let near = 0x10_0000; // in the same table of the last level
+    let far = 1 << 21;
+    for (entry, new, kind, addr) in [
+        (first, pte::at(first_table, pte::V), VMA, IOVA),
+        (second, pte::at(second_table, pte::V), GVMA, GPA),
+    ] {
+        let old = rig.load(entry);
+        let kind = kind | gscid(7);
+        for (command, seen) in [
+            ([kind, 0], true),
+            ([kind | AV | NL, page(addr)], true),
+            ([kind | AV | NL, range(addr, 21)], true),
+            ([kind | AV, page(addr)], false),
+            ([kind | AV | NL, page(addr ^ far)], false),
+            ([kind | AV | NL, range(addr ^ far, 21)], false),
+            ([kind | AV | NL, page(addr ^ near)], true),
+            ([kind ^ 1 << 44 | NL, 0], false), // another guest
+        ] {
+            rig.store(entry, old);
+            rig.forget();
+            assert_eq!(rig.translate(read(IOVA)).spa, PAGE);
+            rig.store(entry, new);
+            // The leaf must go in any case.
+            rig.sync(&[command, [kind | AV, page(addr)]]);
+            let expected = if seen { other } else { PAGE };
+            assert_eq!(rig.translate(read(IOVA)).spa, expected, "{command:x?}");
+        }
+        rig.store(entry, old);
+        rig.forget();
     }
 }
