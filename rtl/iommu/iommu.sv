@@ -92,7 +92,7 @@ module iommu
     input logic drain_ack_i
 );
   logic [NumMemClients-1:0] mem_valid, mem_ready, mem_rsp_valid;
-  mem_req_t [NumMemClients-1:0] mem_req;
+  mem_req_t [NumMemClients-1:0] mem_req, own_mem_req;
 
   ddt_mode_e mode;
   logic [43:0] ddtp_ppn;
@@ -119,6 +119,9 @@ module iommu
   dir_req_t dir_req;
   dir_rsp_t dir_rsp;
   hpm_event_t hpm_event;
+  logic [8:0] ext_reg_no;
+  logic ext_wr_lo, ext_wr_hi;
+  logic [63:0] ext_wdata, ext_rdata;
 
   logic tr_fault_valid, tr_fault_ready, msi_fault_valid, msi_fault_ready;
   fault_t tr_fault;
@@ -277,6 +280,13 @@ module iommu
       .req_wdata_i       (reg_req_wdata_i),
       .rsp_valid_o       (reg_rsp_valid_o),
       .rsp_rdata_o       (reg_rsp_rdata_o),
+      .ext_reg_no_o      (ext_reg_no),
+      .ext_wr_lo_o       (ext_wr_lo),
+      .ext_wr_hi_o       (ext_wr_hi),
+      .ext_wdata_o       (ext_wdata),
+      .ext_rdata_i       (ext_rdata),
+      .rcid_o            (qos_rcid),
+      .mcid_o            (qos_mcid),
       .be_o              (fctl_be),
       .gxl_o             (fctl_gxl),
       .ddtp_mode_o       (mode),
@@ -311,7 +321,7 @@ module iommu
       .rst_ni,
       .client_valid_i    (mem_valid),
       .client_ready_o    (mem_ready),
-      .client_req_i      (mem_req),
+      .client_req_i      (own_mem_req),
       .client_rsp_valid_o(mem_rsp_valid),
       .mem_req_valid_o,
       .mem_req_ready_i,
@@ -323,12 +333,40 @@ module iommu
   logic [2:0] unused_reg_req_addr;
   assign unused_reg_req_addr = reg_req_addr_i[2:0];  // the byte enables say which half
 
-  // Not implemented yet: no QoS IDs, no debug or page requests, no
-  // messages, no wires.
-  assign qos_rcid = '0;
-  assign qos_mcid = '0;
-  assign dbg_req_valid = 1'b0;
-  assign dbg_req = '0;
+  if (Cfg.dbg) begin : gen_dbg
+    iommu_dbg u_dbg (
+        .clk_i,
+        .rst_ni,
+        .reg_no_i   (ext_reg_no),
+        .wr_lo_i    (ext_wr_lo),
+        .wr_hi_i    (ext_wr_hi),
+        .wdata_i    (ext_wdata),
+        .rdata_o    (ext_rdata),
+        .req_valid_o(dbg_req_valid),
+        .req_ready_i(dbg_req_ready),
+        .req_o      (dbg_req),
+        .rsp_valid_i(dbg_rsp_valid),
+        .rsp_i      (dbg_rsp)
+    );
+  end else begin : gen_no_dbg
+    assign ext_rdata = '0;
+    assign dbg_req_valid = 1'b0;
+    assign dbg_req = '0;
+    logic unused_dbg;
+    assign unused_dbg = ^{ext_reg_no, ext_wr_lo, ext_wr_hi, ext_wdata, dbg_req_ready,
+                          dbg_rsp_valid, dbg_rsp};
+  end
+
+  // What the control side does is the IOMMU's own (IOMMU §5.27).
+  always_comb begin
+    own_mem_req = mem_req;
+    for (int unsigned i = NumXlateClients; i < NumMemClients; i++) begin
+      own_mem_req[i].rcid = qos_rcid;
+      own_mem_req[i].mcid = qos_mcid;
+    end
+  end
+
+  // Not implemented yet: page requests, messages, wires.
   assign dir_req_valid = 1'b0;
   assign dir_req = '0;
   assign msg_in_ready_o = 1'b1;
@@ -338,9 +376,8 @@ module iommu
   assign mem_valid[MemPq] = 1'b0;
   assign mem_req[MemPq] = '0;
   logic unused;
-  assign unused = ^{dbg_req_ready, dbg_rsp_valid, dbg_rsp, dir_req_ready, dir_rsp_valid, dir_rsp,
-                    hpm_event, msg_in_valid_i, msg_in_i, msg_out_ready_i, mem_ready[MemPq],
-                    mem_rsp_valid[MemPq]};
+  assign unused = ^{dir_req_ready, dir_rsp_valid, dir_rsp, hpm_event, msg_in_valid_i, msg_in_i,
+                    msg_out_ready_i, mem_ready[MemPq], mem_rsp_valid[MemPq]};
 
   if (!Cfg.sv39 || (Cfg.sv48 && !Cfg.sv39) || (Cfg.sv57 && !Cfg.sv48)) begin : gen_schemes
     $error("Sv39 is always there; Sv48 needs Sv39 and Sv57 needs Sv48 (IOMMU §5.3)");

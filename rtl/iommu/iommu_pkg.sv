@@ -224,13 +224,17 @@ package iommu_pkg;
     msi_mrif: 1'b1,
     amo_hwad: 1'b1,
     big_endian: 1'b1,
+    dbg: 1'b1,
     pas: 6'd56,
     pd8: 1'b1,
     pd17: 1'b1,
     pd20: 1'b1,
+    qosid: 1'b1,
     nl: 1'b1,
     s: 1'b1,
     gxl: 1'b1,
+    rcid_width: 4'd12,
+    mcid_width: 4'd12,
     hpm_width: 7'd64,
     default: '0
   };

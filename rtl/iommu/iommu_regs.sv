@@ -29,6 +29,21 @@ module iommu_regs
     /// Read data.
     output logic [63:0] rsp_rdata_o,
 
+    /// For registers in blocks of their own: the one accessed.
+    output logic [8:0] ext_reg_no_o,
+    /// Write of its low half.
+    output logic ext_wr_lo_o,
+    /// Write of its high half.
+    output logic ext_wr_hi_o,
+    /// Write data.
+    output logic [63:0] ext_wdata_o,
+    /// What such a block has to say; 0 if it has no register there.
+    input logic [63:0] ext_rdata_i,
+
+    /// iommu_qosid.RCID.
+    output logic [11:0] rcid_o,
+    /// iommu_qosid.MCID.
+    output logic [11:0] mcid_o,
     /// fctl.BE.
     output logic be_o,
     /// fctl.GXL.
@@ -97,6 +112,7 @@ module iommu_regs
   localparam logic [8:0] RegFqht = 9'd6;   // fqh low, fqt high
   localparam logic [8:0] RegCsr = 9'd9;    // cqcsr low, fqcsr high
   localparam logic [8:0] RegIpsr = 9'd10;  // pqcsr low, ipsr high
+  localparam logic [8:0] RegQosid = 9'd78;  // low
   localparam logic [8:0] RegIcvec = 9'd95;
   // msi_cfg_tbl: doublewords 96 to 127.
 
@@ -112,6 +128,7 @@ module iommu_regs
   logic [43:0] ddtp_ppn_q;
   logic busy_q;
   logic be_q, gxl_q;
+  logic [11:0] rcid_q, mcid_q;
   queue_cfg_t cq_q, fq_q;
   logic cie_q, fie_q;
   logic [15:0] icvec_q;
@@ -123,6 +140,7 @@ module iommu_regs
     if (!rst_ni) begin
       mode_q <= DdtOff;
       {gxl_q, be_q} <= '0;
+      {mcid_q, rcid_q} <= '0;
       ddtp_ppn_q <= '0;
       busy_q <= 1'b0;
       cq_q <= '0;
@@ -156,6 +174,11 @@ module iommu_regs
       if (reg_no == RegFctl && wr_lo) begin
         be_q <= Cfg.big_endian && wdata[0];
         gxl_q <= Cfg.gxl && wdata[2];
+      end
+
+      if (Cfg.qosid && reg_no == RegQosid && wr_lo) begin
+        rcid_q <= wdata[11:0] & ~(12'hfff << Cfg.rcid_width);
+        mcid_q <= wdata[27:16] & ~(12'hfff << Cfg.mcid_width);
       end
 
       if (reg_no == RegFqb) begin
@@ -209,8 +232,9 @@ module iommu_regs
       RegFqht:  rdata = {fq_tail_i, fq_q.index};
       RegCsr:   rdata = {fqcsr, cqcsr};
       RegIpsr:  rdata = {30'd0, ipsr_i, 32'd0};
+      RegQosid: rdata = {36'd0, mcid_q, 4'd0, rcid_q};
       RegIcvec: rdata = {48'd0, icvec_q};
-      default:  rdata = '0;
+      default:  rdata = ext_rdata_i;
     endcase
     if (reg_no[8:5] == 4'd3) begin
       rdata = reg_no[0] ? {31'd0, msi_q[msi_row].mask, msi_q[msi_row].data}
@@ -226,6 +250,12 @@ module iommu_regs
     if (req_valid_i) rsp_rdata_o <= rdata;
   end
 
+  assign ext_reg_no_o = reg_no;
+  assign ext_wr_lo_o = wr_lo;
+  assign ext_wr_hi_o = wr_hi;
+  assign ext_wdata_o = wdata;
+  assign rcid_o = rcid_q;
+  assign mcid_o = mcid_q;
   assign be_o = be_q;
   assign gxl_o = gxl_q;
   assign ddtp_mode_o = mode_q;

@@ -85,9 +85,6 @@ module iommu_formats
     with_ats = cfg;
     with_ats.ats = 1'b1;
     with_ats.t2gpa = 1'b1;
-    with_ats.qosid = 1'b1;
-    with_ats.rcid_width = 4'd12;
-    with_ats.mcid_width = 4'd12;
   endfunction
   localparam iommu_cfg_t [Num-1:0] Cfgs = {with_ats(CfgFull), CfgMsiFlat, CfgBase};
 

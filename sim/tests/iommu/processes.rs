@@ -447,8 +447,8 @@ fn reports_that_dtf_suppresses() {
     s.rig.fault(read(IOVA).of(7), 258);
 }
 
-/// Implicit accesses carry the IDs of the context, those to the device directory the IOMMU's own;
-/// the answer carries the context's.
+/// Implicit accesses carry the IDs of the context, those to the device directory and the queues the
+/// IOMMU's own; the answer carries the context's, or the IOMMU's where none applies.
 #[test]
 fn qos_ids() {
     let mut s = Setup::new(SV39, pd::PD8, 7);
@@ -457,18 +457,29 @@ fn qos_ids() {
         ta: context.ta | 0x123 << 40 | 0x456 << 52,
         ..context
     };
+    s.rig.write(reg::QOSID, 4, 0xfabc_fdef);
+    assert_eq!(s.rig.read(reg::QOSID, 4), 0x0abc_0def);
+    let own = (0xdef, 0xabc);
+    s.rig.accesses.clear();
     s.rig.set_context(s.ddt, DEVICE, context);
+    assert!(!s.rig.accesses.is_empty(), "commands");
+    assert!(s.rig.accesses.iter().all(|a| (a.rcid, a.mcid) == own));
     s.rig.forget();
     let answer = s.rig.translate(read(IOVA).of(7));
     assert_eq!((answer.rcid, answer.mcid), (0x123, 0x456));
-    let directory = |addr: u64| addr & !0xfff == s.ddt;
-    assert!(s.rig.accesses.len() > 12);
+    assert!(s.rig.accesses.len() > 8);
     for access in &s.rig.accesses {
-        let expected = if directory(access.addr) {
-            (0, 0)
-        } else {
-            (0x123, 0x456)
+        let expected = match access.addr & !0xfff == s.ddt {
+            true => own,
+            false => (0x123, 0x456),
         };
         assert_eq!((access.rcid, access.mcid), expected, "{access:x?}");
     }
+    // A record.
+    s.rig.fault(read(IOVA + 0x1000).of(7), 13);
+    let record = s.rig.accesses.iter().find(|a| a.op == 1);
+    assert_eq!(record.map(|a| (a.rcid, a.mcid)), Some(own));
+    s.rig.set_ddtp(1, 0);
+    let answer = s.rig.translate(read(IOVA));
+    assert_eq!((answer.rcid, answer.mcid), own);
 }

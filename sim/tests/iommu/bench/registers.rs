@@ -14,6 +14,10 @@ pub mod reg {
     pub const CQCSR: u32 = 72;
     pub const FQCSR: u32 = 76;
     pub const IPSR: u32 = 84;
+    pub const TR_REQ_IOVA: u32 = 600;
+    pub const TR_REQ_CTL: u32 = 608;
+    pub const TR_RESPONSE: u32 = 616;
+    pub const QOSID: u32 = 624;
     pub const ICVEC: u32 = 760;
     pub const MSI_CFG_TBL: u32 = 768;
 }
