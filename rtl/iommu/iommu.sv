@@ -102,8 +102,9 @@ module iommu
   logic cie, cq_clear_cqmf, cq_clear_cmd_ill, cq_on, cqmf, cmd_ill;
   logic fie, fq_clear_fqmf, fq_clear_fqof, fq_on, fqmf, fqof, new_record;
   logic [31:0] cq_head, fq_tail;
-  logic [1:0] ipsr, ipsr_clear;
-  logic [3:0] civ, fiv;
+  logic [3:0] ipsr, ipsr_clear;
+  logic [3:0][3:0] vector;
+  logic fctl_wsi, hpm_overflow, fence_w_ip, cq_clear_fence_w_ip;
   msi_cfg_t [15:0] msi_cfg;
 
   logic iotlb_inval_valid, dir_inval_valid;
@@ -121,7 +122,7 @@ module iommu
   hpm_event_t hpm_event;
   logic [8:0] ext_reg_no;
   logic ext_wr_lo, ext_wr_hi;
-  logic [63:0] ext_wdata, ext_rdata;
+  logic [63:0] ext_wdata, ext_rdata, dbg_rdata, hpm_rdata;
 
   logic tr_fault_valid, tr_fault_ready, msi_fault_valid, msi_fault_ready;
   fault_t tr_fault;
@@ -189,6 +190,9 @@ module iommu
       .be_i               (fctl_be),
       .clear_cqmf_i       (cq_clear_cqmf),
       .clear_cmd_ill_i    (cq_clear_cmd_ill),
+      .wsi_i              (fctl_wsi),
+      .clear_fence_w_ip_i (cq_clear_fence_w_ip),
+      .fence_w_ip_o       (fence_w_ip),
       .head_o             (cq_head),
       .on_o               (cq_on),
       .cqmf_o             (cqmf),
@@ -236,13 +240,13 @@ module iommu
   iommu_msi u_msi (
       .clk_i,
       .rst_ni,
-      .cq_level_i     (cie && (cqmf || cmd_ill)),
-      .fq_level_i     (fie && (fqmf || fqof)),
-      .fq_event_i     (fie && new_record),
+      .level_i        ({1'b0, 1'b0, fie && (fqmf || fqof), cie && (cqmf || cmd_ill || fence_w_ip)}),
+      .event_i        ({1'b0, hpm_overflow, fie && new_record, 1'b0}),
       .clear_i        (ipsr_clear),
       .ipsr_o         (ipsr),
-      .civ_i          (civ),
-      .fiv_i          (fiv),
+      .vector_i       (vector),
+      .wsi_i          (fctl_wsi),
+      .wsi_o,
       .cfg_i          (msi_cfg),
       .fault_valid_o  (msi_fault_valid),
       .fault_ready_i  (msi_fault_ready),
@@ -289,6 +293,7 @@ module iommu
       .mcid_o            (qos_mcid),
       .be_o              (fctl_be),
       .gxl_o             (fctl_gxl),
+      .wsi_o             (fctl_wsi),
       .ddtp_mode_o       (mode),
       .ddtp_ppn_o        (ddtp_ppn),
       .ddtp_busy_o       (ddtp_busy),
@@ -297,10 +302,12 @@ module iommu
       .cie_o             (cie),
       .cq_clear_cqmf_o   (cq_clear_cqmf),
       .cq_clear_cmd_ill_o(cq_clear_cmd_ill),
+      .cq_clear_fence_w_ip_o(cq_clear_fence_w_ip),
       .cq_head_i         (cq_head),
       .cq_on_i           (cq_on),
       .cq_cqmf_i         (cqmf),
       .cq_cmd_ill_i      (cmd_ill),
+      .cq_fence_w_ip_i   (fence_w_ip),
       .fq_cfg_o          (fq_cfg),
       .fie_o             (fie),
       .fq_clear_fqmf_o   (fq_clear_fqmf),
@@ -311,8 +318,7 @@ module iommu
       .fq_fqof_i         (fqof),
       .ipsr_clear_o      (ipsr_clear),
       .ipsr_i            (ipsr),
-      .civ_o             (civ),
-      .fiv_o             (fiv),
+      .vector_o          (vector),
       .msi_cfg_o         (msi_cfg)
   );
 
@@ -341,7 +347,7 @@ module iommu
         .wr_lo_i    (ext_wr_lo),
         .wr_hi_i    (ext_wr_hi),
         .wdata_i    (ext_wdata),
-        .rdata_o    (ext_rdata),
+        .rdata_o    (dbg_rdata),
         .req_valid_o(dbg_req_valid),
         .req_ready_i(dbg_req_ready),
         .req_o      (dbg_req),
@@ -349,13 +355,35 @@ module iommu
         .rsp_i      (dbg_rsp)
     );
   end else begin : gen_no_dbg
-    assign ext_rdata = '0;
+    assign dbg_rdata = '0;
     assign dbg_req_valid = 1'b0;
     assign dbg_req = '0;
     logic unused_dbg;
     assign unused_dbg = ^{ext_reg_no, ext_wr_lo, ext_wr_hi, ext_wdata, dbg_req_ready,
                           dbg_rsp_valid, dbg_rsp};
   end
+
+  if (Cfg.hpm) begin : gen_hpm
+    iommu_hpm #(
+        .Cfg(Cfg)
+    ) u_hpm (
+        .clk_i,
+        .rst_ni,
+        .reg_no_i  (ext_reg_no),
+        .wr_lo_i   (ext_wr_lo),
+        .wr_hi_i   (ext_wr_hi),
+        .wdata_i   (ext_wdata),
+        .rdata_o   (hpm_rdata),
+        .event_i   (hpm_event),
+        .overflow_o(hpm_overflow)
+    );
+  end else begin : gen_no_hpm
+    assign hpm_rdata = '0;
+    assign hpm_overflow = 1'b0;
+    logic unused_hpm;
+    assign unused_hpm = ^{hpm_event, ext_reg_no, ext_wr_lo, ext_wr_hi, ext_wdata};
+  end
+  assign ext_rdata = dbg_rdata | hpm_rdata;
 
   // What the control side does is the IOMMU's own (IOMMU §5.27).
   always_comb begin
@@ -366,17 +394,16 @@ module iommu
     end
   end
 
-  // Not implemented yet: page requests, messages, wires.
+  // Not implemented yet: page requests and messages.
   assign dir_req_valid = 1'b0;
   assign dir_req = '0;
   assign msg_in_ready_o = 1'b1;
   assign msg_out_valid_o = 1'b0;
   assign msg_out_o = '0;
-  assign wsi_o = '0;
   assign mem_valid[MemPq] = 1'b0;
   assign mem_req[MemPq] = '0;
   logic unused;
-  assign unused = ^{dir_req_ready, dir_rsp_valid, dir_rsp, hpm_event, msg_in_valid_i, msg_in_i,
+  assign unused = ^{dir_req_ready, dir_rsp_valid, dir_rsp, msg_in_valid_i, msg_in_i,
                     msg_out_ready_i, mem_ready[MemPq], mem_rsp_valid[MemPq]};
 
   if (!Cfg.sv39 || (Cfg.sv48 && !Cfg.sv39) || (Cfg.sv57 && !Cfg.sv48)) begin : gen_schemes

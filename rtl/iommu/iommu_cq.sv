@@ -20,10 +20,14 @@ module iommu_cq
     input ddt_mode_e mode_i,
     /// fctl.BE.
     input logic be_i,
+    /// fctl.WSI.
+    input logic wsi_i,
     /// Clear cqcsr.cqmf, one cycle.
     input logic clear_cqmf_i,
     /// Clear cqcsr.cmd_ill, one cycle.
     input logic clear_cmd_ill_i,
+    /// Clear cqcsr.fence_w_ip, one cycle.
+    input logic clear_fence_w_ip_i,
     /// cqh.
     output logic [31:0] head_o,
     /// cqcsr.cqon.
@@ -32,6 +36,8 @@ module iommu_cq
     output logic cqmf_o,
     /// cqcsr.cmd_ill.
     output logic cmd_ill_o,
+    /// cqcsr.fence_w_ip.
+    output logic fence_w_ip_o,
 
     /// Invalidate in the IOTLB, one cycle.
     output logic iotlb_inval_valid_o,
@@ -71,7 +77,7 @@ module iommu_cq
   } state_e;
   state_e state_q, state_d;
   logic [31:0] head_q, head_d, mask;
-  logic on_q, on_d, cqmf_q, cmd_ill_q, set_cqmf, set_cmd_ill, turn_on;
+  logic on_q, on_d, cqmf_q, cmd_ill_q, fence_w_ip_q, fenced, set_cqmf, set_cmd_ill, turn_on;
   logic [63:0] dw0_q, dw1_q;
 
   assign mask = queue_mask(cfg_i.log2sz_m1);
@@ -89,8 +95,8 @@ module iommu_cq
                        dw1_q[63:62] == '0;
   assign is_vma = opcode == 7'd1 && func3 == 3'd0 && tlb_bits_ok;
   assign is_gvma = HasGvma && opcode == 7'd1 && func3 == 3'd1 && tlb_bits_ok && !dw0_q[32];
-  // WSI (bit 11) is reserved while fctl.WSI is 0, which it always is.
-  assign is_fence = opcode == 7'd2 && func3 == 3'd0 && !dw0_q[11] && dw0_q[31:14] == '0 &&
+  // WSI (bit 11) is reserved while fctl.WSI is 0.
+  assign is_fence = opcode == 7'd2 && func3 == 3'd0 && (wsi_i || !dw0_q[11]) && dw0_q[31:14] == '0 &&
                     dw1_q[63:62] == '0;
   assign is_inval_ddt = opcode == 7'd3 && func3 == 3'd0 && dw0_q[11:10] == '0 &&
                         dw0_q[32:12] == '0 && dw0_q[39:34] == '0 && dw1_q == '0 &&
@@ -151,6 +157,7 @@ module iommu_cq
     on_d = on_q;
     set_cqmf = 1'b0;
     set_cmd_ill = 1'b0;
+    fenced = 1'b0;
     unique case (state_q)
       StIdle: begin
         on_d = cfg_i.en;
@@ -176,6 +183,7 @@ module iommu_cq
           state_d = StIdle;
           if (!av) begin
             head_d = (head_q + 32'd1) & mask;
+            fenced = 1'b1;
           end else if (dw1_q[61:54] != '0) begin
             set_cqmf = 1'b1;  // beyond the physical address space
           end else begin
@@ -187,8 +195,12 @@ module iommu_cq
       default: begin
         if (mem_rsp_valid_i) begin
           state_d = StIdle;
-          if (mem_rsp_error_i) set_cqmf = 1'b1;
-          else head_d = (head_q + 32'd1) & mask;
+          if (mem_rsp_error_i) begin
+            set_cqmf = 1'b1;
+          end else begin
+            head_d = (head_q + 32'd1) & mask;
+            fenced = 1'b1;
+          end
         end
       end
     endcase
@@ -202,11 +214,14 @@ module iommu_cq
       on_q <= 1'b0;
       cqmf_q <= 1'b0;
       cmd_ill_q <= 1'b0;
+      fence_w_ip_q <= 1'b0;
     end else begin
       state_q <= state_d;
       head_q <= head_d;
       on_q <= on_d;
       cqmf_q <= set_cqmf || (cqmf_q && !clear_cqmf_i && !turn_on);
+      fence_w_ip_q <= (fenced && dw0_q[11]) ||
+                      (fence_w_ip_q && !clear_fence_w_ip_i && !turn_on);
       cmd_ill_q <= set_cmd_ill || (cmd_ill_q && !clear_cmd_ill_i && !turn_on);
     end
   end
@@ -222,6 +237,7 @@ module iommu_cq
   // The write that turns the queue on clears these (IOMMU §5.15), before cie can see them.
   assign cqmf_o = cqmf_q && !turn_on;
   assign cmd_ill_o = cmd_ill_q && !turn_on;
+  assign fence_w_ip_o = fence_w_ip_q && !turn_on;
 
   // cqh stays on the offender while an error stands.
   assert property (@(posedge clk_i) disable iff (!rst_ni)

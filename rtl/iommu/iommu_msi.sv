@@ -2,7 +2,7 @@
 
 /// Interrupt pending register (IOMMU §5.18) and the messages that its bits cause (§5.28, §5.29).
 /// A vector becomes pending when an ipsr bit mapped to it goes from 0 to 1, and sends one message
-/// as soon as it is not masked.
+/// as soon as it is not masked; with fctl.WSI the bits drive wires instead.
 module iommu_msi
   import iommu_pkg::*;
   import iommu_int_pkg::*;
@@ -12,21 +12,21 @@ module iommu_msi
     /// Reset, active low.
     input logic rst_ni,
 
-    /// cqcsr.cie and an error bit of cqcsr: cip is set while 1.
-    input logic cq_level_i,
-    /// fqcsr.fie and an error bit of fqcsr: fip is set while 1.
-    input logic fq_level_i,
-    /// fqcsr.fie and a new record, one cycle: fip is set.
-    input logic fq_event_i,
-    /// Write of 1 to {fip, cip}, one cycle.
-    input logic [1:0] clear_i,
-    /// ipsr.{fip, cip}.
-    output logic [1:0] ipsr_o,
+    /// A condition stands, by source: {pip, pmip, fip, cip}; its bit is set while 1.
+    input logic [3:0] level_i,
+    /// Something has happened, one cycle: its bit is set.
+    input logic [3:0] event_i,
+    /// Write of 1 to ipsr, one cycle.
+    input logic [3:0] clear_i,
+    /// ipsr.
+    output logic [3:0] ipsr_o,
 
-    /// icvec.civ.
-    input logic [3:0] civ_i,
-    /// icvec.fiv.
-    input logic [3:0] fiv_i,
+    /// icvec: {piv, pmiv, fiv, civ}.
+    input logic [3:0][3:0] vector_i,
+    /// fctl.WSI: wires instead of messages.
+    input logic wsi_i,
+    /// The wires, level.
+    output logic [15:0] wsi_o,
     /// msi_cfg_tbl.
     input msi_cfg_t [15:0] cfg_i,
 
@@ -50,8 +50,7 @@ module iommu_msi
 );
   typedef enum logic [1:0] { StIdle, StWrite, StRsp, StFault } state_e;
   state_e state_q, state_d;
-  logic [1:0] ipsr_q, ipsr_d, rise;
-  logic event_q;
+  logic [3:0] ipsr_q, ipsr_d, rise, event_q;
   logic [15:0] pending_q, pending_d, unmasked, sendable;
   logic [3:0] vector;
   logic [55:2] addr_q;
@@ -59,8 +58,7 @@ module iommu_msi
   logic send;
 
   // A cleared bit is 0 for one cycle, so that a condition that still stands makes a new edge.
-  assign ipsr_d[0] = !clear_i[0] && (ipsr_q[0] || cq_level_i);
-  assign ipsr_d[1] = !clear_i[1] && (ipsr_q[1] || fq_level_i || fq_event_i || event_q);
+  assign ipsr_d = ~clear_i & (ipsr_q | level_i | event_i | event_q);
   assign rise = ipsr_d & ~ipsr_q;
   assign ipsr_o = ipsr_q;
 
@@ -79,8 +77,9 @@ module iommu_msi
   always_comb begin
     pending_d = pending_q;
     if (send) pending_d[vector] = 1'b0;
-    if (rise[0]) pending_d[civ_i] = 1'b1;
-    if (rise[1]) pending_d[fiv_i] = 1'b1;
+    for (int unsigned i = 0; i < 4; i++) begin
+      if (rise[i] && !wsi_i) pending_d[vector_i[i]] = 1'b1;
+    end
   end
 
   always_comb begin
@@ -97,12 +96,12 @@ module iommu_msi
     if (!rst_ni) begin
       state_q <= StIdle;
       ipsr_q <= '0;
-      event_q <= 1'b0;
+      event_q <= '0;
       pending_q <= '0;
     end else begin
       state_q <= state_d;
       ipsr_q <= ipsr_d;
-      event_q <= fq_event_i && clear_i[1];  // an event in the cycle of a clear comes after it
+      event_q <= event_i & clear_i;  // an event in the cycle of a clear comes after it
       pending_q <= pending_d;
     end
   end
@@ -110,6 +109,13 @@ module iommu_msi
     if (send) begin
       addr_q <= cfg_i[vector].addr;
       data_q <= cfg_i[vector].data;
+    end
+  end
+
+  always_comb begin
+    wsi_o = '0;
+    for (int unsigned i = 0; i < 4; i++) begin
+      if (ipsr_q[i] && wsi_i) wsi_o[vector_i[i]] = 1'b1;
     end
   end
 

@@ -224,6 +224,8 @@ package iommu_pkg;
     msi_mrif: 1'b1,
     amo_hwad: 1'b1,
     big_endian: 1'b1,
+    igs: 2'd2,
+    hpm: 1'b1,
     dbg: 1'b1,
     pas: 6'd56,
     pd8: 1'b1,
@@ -235,6 +237,7 @@ package iommu_pkg;
     gxl: 1'b1,
     rcid_width: 4'd12,
     mcid_width: 4'd12,
+    hpm_counters: 5'd7,
     hpm_width: 7'd64,
     default: '0
   };

@@ -48,6 +48,8 @@ module iommu_regs
     output logic be_o,
     /// fctl.GXL.
     output logic gxl_o,
+    /// fctl.WSI.
+    output logic wsi_o,
     /// ddtp.iommu_mode.
     output ddt_mode_e ddtp_mode_o,
     /// ddtp.PPN.
@@ -65,6 +67,8 @@ module iommu_regs
     output logic cq_clear_cqmf_o,
     /// Write of 1 to cqcsr.cmd_ill.
     output logic cq_clear_cmd_ill_o,
+    /// Write of 1 to cqcsr.fence_w_ip.
+    output logic cq_clear_fence_w_ip_o,
     /// cqh.
     input logic [31:0] cq_head_i,
     /// cqcsr.cqon.
@@ -73,6 +77,8 @@ module iommu_regs
     input logic cq_cqmf_i,
     /// cqcsr.cmd_ill.
     input logic cq_cmd_ill_i,
+    /// cqcsr.fence_w_ip.
+    input logic cq_fence_w_ip_i,
 
     /// Fault queue: fqen, fqb, fqh.
     output queue_cfg_t fq_cfg_o,
@@ -91,14 +97,12 @@ module iommu_regs
     /// fqcsr.fqof.
     input logic fq_fqof_i,
 
-    /// Write of 1 to ipsr.{fip, cip}.
-    output logic [1:0] ipsr_clear_o,
-    /// ipsr.{fip, cip}.
-    input logic [1:0] ipsr_i,
-    /// icvec.civ.
-    output logic [3:0] civ_o,
-    /// icvec.fiv.
-    output logic [3:0] fiv_o,
+    /// Write of 1 to ipsr.{pip, pmip, fip, cip}.
+    output logic [3:0] ipsr_clear_o,
+    /// ipsr.
+    input logic [3:0] ipsr_i,
+    /// icvec.{piv, pmiv, fiv, civ}.
+    output logic [3:0][3:0] vector_o,
     /// msi_cfg_tbl.
     output msi_cfg_t [15:0] msi_cfg_o
 );
@@ -127,7 +131,7 @@ module iommu_regs
   ddt_mode_e mode_q;
   logic [43:0] ddtp_ppn_q;
   logic busy_q;
-  logic be_q, gxl_q;
+  logic be_q, gxl_q, wsi_q;
   logic [11:0] rcid_q, mcid_q;
   queue_cfg_t cq_q, fq_q;
   logic cie_q, fie_q;
@@ -139,7 +143,7 @@ module iommu_regs
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       mode_q <= DdtOff;
-      {gxl_q, be_q} <= '0;
+      {gxl_q, wsi_q, be_q} <= '0;
       {mcid_q, rcid_q} <= '0;
       ddtp_ppn_q <= '0;
       busy_q <= 1'b0;
@@ -173,6 +177,7 @@ module iommu_regs
 
       if (reg_no == RegFctl && wr_lo) begin
         be_q <= Cfg.big_endian && wdata[0];
+        wsi_q <= Cfg.igs == 2'd2 && wdata[1];
         gxl_q <= Cfg.gxl && wdata[2];
       end
 
@@ -209,29 +214,34 @@ module iommu_regs
 
   assign cq_clear_cqmf_o = reg_no == RegCsr && wr_lo && wdata[8];
   assign cq_clear_cmd_ill_o = reg_no == RegCsr && wr_lo && wdata[10];
+  assign cq_clear_fence_w_ip_o = reg_no == RegCsr && wr_lo && wdata[11];
   assign fq_clear_fqmf_o = reg_no == RegCsr && wr_hi && wdata[40];
   assign fq_clear_fqof_o = reg_no == RegCsr && wr_hi && wdata[41];
-  assign ipsr_clear_o = (reg_no == RegIpsr && wr_hi) ? wdata[33:32] : 2'd0;
+  assign ipsr_clear_o = (reg_no == RegIpsr && wr_hi) ? wdata[35:32] : '0;
 
   // busy: a write to cqen or fqen has not taken effect yet.
   logic [31:0] cqcsr, fqcsr;
-  assign cqcsr = {14'd0, cq_q.en ^ cq_on_i, cq_on_i, 5'd0, cq_cmd_ill_i, 1'b0, cq_cqmf_i, 6'd0,
+  assign cqcsr = {14'd0, cq_q.en ^ cq_on_i, cq_on_i, 4'd0, cq_fence_w_ip_i, cq_cmd_ill_i, 1'b0, cq_cqmf_i, 6'd0,
                   cie_q, cq_q.en};
   assign fqcsr = {14'd0, fq_q.en ^ fq_on_i, fq_on_i, 6'd0, fq_fqof_i, fq_fqmf_i, 6'd0,
                   fie_q, fq_q.en};
+
+  // capabilities.IGS: 0 messages, 1 wires, 2 both.
+  logic wsi;
+  assign wsi = Cfg.igs == 2'd1 || wsi_q;
 
   logic [63:0] rdata;
   always_comb begin
     unique case (reg_no)
       RegCaps:  rdata = capabilities(Cfg);
-      RegFctl:  rdata = {61'd0, gxl_q, 1'b0, be_q};
+      RegFctl:  rdata = {61'd0, gxl_q, wsi, be_q};
       RegDdtp:  rdata = {10'd0, ddtp_ppn_q, 5'd0, busy_q, 1'b0, mode_q};
       RegCqb:   rdata = {10'd0, cq_q.ppn, 5'd0, cq_q.log2sz_m1};
       RegCqht:  rdata = {cq_q.index, cq_head_i};
       RegFqb:   rdata = {10'd0, fq_q.ppn, 5'd0, fq_q.log2sz_m1};
       RegFqht:  rdata = {fq_tail_i, fq_q.index};
       RegCsr:   rdata = {fqcsr, cqcsr};
-      RegIpsr:  rdata = {30'd0, ipsr_i, 32'd0};
+      RegIpsr:  rdata = {28'd0, ipsr_i, 32'd0};
       RegQosid: rdata = {36'd0, mcid_q, 4'd0, rcid_q};
       RegIcvec: rdata = {48'd0, icvec_q};
       default:  rdata = ext_rdata_i;
@@ -258,6 +268,7 @@ module iommu_regs
   assign mcid_o = mcid_q;
   assign be_o = be_q;
   assign gxl_o = gxl_q;
+  assign wsi_o = wsi;
   assign ddtp_mode_o = mode_q;
   assign ddtp_ppn_o = ddtp_ppn_q;
   assign ddtp_busy_o = busy_q;
@@ -265,8 +276,7 @@ module iommu_regs
   assign cie_o = cie_q;
   assign fq_cfg_o = fq_q;
   assign fie_o = fie_q;
-  assign civ_o = icvec_q[3:0];
-  assign fiv_o = icvec_q[7:4];
+  assign vector_o = icvec_q;
   assign msi_cfg_o = msi_q;
 
   // One access at a time: the next after the response.

@@ -9,6 +9,7 @@ mod campaign;
 mod debug;
 mod directed;
 mod dirty;
+mod monitor;
 mod msi;
 mod processes;
 mod queues;

@@ -307,6 +307,12 @@ impl Rig {
         self.access(false, offset, size, 0)
     }
 
+    /// The wired interrupts.
+    pub fn wires(&mut self) -> u32 {
+        self.cycle();
+        self.model.output.wsi_o()
+    }
+
     /// Writes `ddtp` and waits until it has taken effect.
     pub fn set_ddtp(&mut self, mode: u64, table: u64) {
         self.write(reg::DDTP, 8, table >> 12 << 10 | mode);

@@ -14,6 +14,8 @@ pub mod reg {
     pub const CQCSR: u32 = 72;
     pub const FQCSR: u32 = 76;
     pub const IPSR: u32 = 84;
+    pub const IOCOUNTOVF: u32 = 88;
+    pub const IOCOUNTINH: u32 = 92;
     pub const TR_REQ_IOVA: u32 = 600;
     pub const TR_REQ_CTL: u32 = 608;
     pub const TR_RESPONSE: u32 = 616;
