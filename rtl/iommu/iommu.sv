@@ -18,7 +18,9 @@ module iommu
     /// Device contexts held.
     parameter int unsigned DdtcEntries = 16,
     /// Process contexts held.
-    parameter int unsigned PdtcEntries = 16
+    parameter int unsigned PdtcEntries = 16,
+    /// Cycles until an Invalidate Request times out: a minute, at 250 MHz.
+    parameter longint unsigned AtsTimeoutCycles = 64'd15_000_000_000
 ) (
     /// Clock.
     input logic clk_i,
@@ -122,7 +124,12 @@ module iommu
   hpm_event_t hpm_event;
   logic [8:0] ext_reg_no;
   logic ext_wr_lo, ext_wr_hi;
-  logic [63:0] ext_wdata, ext_rdata, dbg_rdata, hpm_rdata;
+  logic [63:0] ext_wdata, ext_rdata, dbg_rdata, hpm_rdata, pq_rdata;
+  logic pq_level, pq_event, pq_fault_valid, cmd_to, cq_clear_cmd_to;
+  logic ats_valid, ats_ready, ats_prgr, ats_busy, ats_timeout, ats_timeout_ack;
+  logic [127:0] ats_cmd;
+  fault_t pq_fault, fq_fault;
+  logic fq_fault_valid, fq_fault_ready;
 
   logic tr_fault_valid, tr_fault_ready, msi_fault_valid, msi_fault_ready;
   fault_t tr_fault;
@@ -191,6 +198,15 @@ module iommu
       .clear_cqmf_i       (cq_clear_cqmf),
       .clear_cmd_ill_i    (cq_clear_cmd_ill),
       .wsi_i              (fctl_wsi),
+      .clear_cmd_to_i     (cq_clear_cmd_to),
+      .cmd_to_o           (cmd_to),
+      .ats_valid_o        (ats_valid),
+      .ats_ready_i        (ats_ready),
+      .ats_prgr_o         (ats_prgr),
+      .ats_cmd_o          (ats_cmd),
+      .ats_busy_i         (ats_busy),
+      .ats_timeout_i      (ats_timeout),
+      .ats_timeout_ack_o  (ats_timeout_ack),
       .clear_fence_w_ip_i (cq_clear_fence_w_ip),
       .fence_w_ip_o       (fence_w_ip),
       .head_o             (cq_head),
@@ -224,9 +240,9 @@ module iommu
       .fqmf_o           (fqmf),
       .fqof_o           (fqof),
       .new_record_o     (new_record),
-      .tr_fault_valid_i (tr_fault_valid),
-      .tr_fault_ready_o (tr_fault_ready),
-      .tr_fault_i       (tr_fault),
+      .tr_fault_valid_i (fq_fault_valid),
+      .tr_fault_ready_o (fq_fault_ready),
+      .tr_fault_i       (fq_fault),
       .msi_fault_valid_i(msi_fault_valid),
       .msi_fault_ready_o(msi_fault_ready),
       .msi_fault_addr_i (msi_fault_addr),
@@ -240,8 +256,9 @@ module iommu
   iommu_msi u_msi (
       .clk_i,
       .rst_ni,
-      .level_i        ({1'b0, 1'b0, fie && (fqmf || fqof), cie && (cqmf || cmd_ill || fence_w_ip)}),
-      .event_i        ({1'b0, hpm_overflow, fie && new_record, 1'b0}),
+      .level_i        ({pq_level, 1'b0, fie && (fqmf || fqof),
+                         cie && (cqmf || cmd_ill || cmd_to || fence_w_ip)}),
+      .event_i        ({pq_event, hpm_overflow, fie && new_record, 1'b0}),
       .clear_i        (ipsr_clear),
       .ipsr_o         (ipsr),
       .vector_i       (vector),
@@ -302,6 +319,8 @@ module iommu
       .cie_o             (cie),
       .cq_clear_cqmf_o   (cq_clear_cqmf),
       .cq_clear_cmd_ill_o(cq_clear_cmd_ill),
+      .cq_clear_cmd_to_o (cq_clear_cmd_to),
+      .cq_cmd_to_i       (cmd_to),
       .cq_clear_fence_w_ip_o(cq_clear_fence_w_ip),
       .cq_head_i         (cq_head),
       .cq_on_i           (cq_on),
@@ -383,7 +402,7 @@ module iommu
     logic unused_hpm;
     assign unused_hpm = ^{hpm_event, ext_reg_no, ext_wr_lo, ext_wr_hi, ext_wdata};
   end
-  assign ext_rdata = dbg_rdata | hpm_rdata;
+  assign ext_rdata = dbg_rdata | hpm_rdata | pq_rdata;
 
   // What the control side does is the IOMMU's own (IOMMU §5.27).
   always_comb begin
@@ -394,17 +413,108 @@ module iommu
     end
   end
 
-  // Not implemented yet: page requests and messages.
-  assign dir_req_valid = 1'b0;
-  assign dir_req = '0;
-  assign msg_in_ready_o = 1'b1;
-  assign msg_out_valid_o = 1'b0;
-  assign msg_out_o = '0;
-  assign mem_valid[MemPq] = 1'b0;
-  assign mem_req[MemPq] = '0;
-  logic unused;
-  assign unused = ^{dir_req_ready, dir_rsp_valid, dir_rsp, msg_in_valid_i, msg_in_i,
-                    msg_out_ready_i, mem_ready[MemPq], mem_rsp_valid[MemPq]};
+  if (Cfg.ats) begin : gen_ats
+    logic pq_valid, pq_ready, pq_rsp_valid, pq_rsp_ready, ats_msg_valid, ats_msg_ready, sel_q, sel;
+    msg_out_t pq_rsp, ats_msg;
+
+    iommu_pq u_pq (
+        .clk_i,
+        .rst_ni,
+        .reg_no_i       (ext_reg_no),
+        .wr_lo_i        (ext_wr_lo),
+        .wr_hi_i        (ext_wr_hi),
+        .wdata_i        (ext_wdata),
+        .rdata_o        (pq_rdata),
+        .be_i           (fctl_be),
+        .level_o        (pq_level),
+        .event_o        (pq_event),
+        .msg_valid_i    (pq_valid),
+        .msg_ready_o    (pq_ready),
+        .msg_i          (msg_in_i),
+        .rsp_valid_o    (pq_rsp_valid),
+        .rsp_ready_i    (pq_rsp_ready),
+        .rsp_o          (pq_rsp),
+        .dir_req_valid_o(dir_req_valid),
+        .dir_req_ready_i(dir_req_ready),
+        .dir_req_o      (dir_req),
+        .dir_rsp_valid_i(dir_rsp_valid),
+        .dir_rsp_i      (dir_rsp),
+        .fault_valid_o  (pq_fault_valid),
+        .fault_ready_i  (fq_fault_ready),
+        .fault_o        (pq_fault),
+        .mem_valid_o    (mem_valid[MemPq]),
+        .mem_ready_i    (mem_ready[MemPq]),
+        .mem_req_o      (mem_req[MemPq]),
+        .mem_rsp_valid_i(mem_rsp_valid[MemPq]),
+        .mem_rsp_error_i(mem_rsp_i.error)
+    );
+
+    iommu_ats #(
+        .TimeoutCycles(AtsTimeoutCycles)
+    ) u_ats (
+        .clk_i,
+        .rst_ni,
+        .cmd_valid_i       (ats_valid),
+        .cmd_ready_o       (ats_ready),
+        .cmd_prgr_i        (ats_prgr),
+        .cmd_dw0_i         (ats_cmd[63:0]),
+        .cmd_payload_i     (ats_cmd[127:64]),
+        .busy_o            (ats_busy),
+        .timeout_o         (ats_timeout),
+        .timeout_ack_i     (ats_timeout_ack),
+        .completion_valid_i(msg_in_valid_i && msg_in_i.inv_completion),
+        .completion_i      (msg_in_i),
+        .msg_valid_o       (ats_msg_valid),
+        .msg_ready_i       (ats_msg_ready),
+        .msg_o             (ats_msg)
+    );
+
+    assign pq_valid = msg_in_valid_i && !msg_in_i.inv_completion;
+    assign msg_in_ready_o = msg_in_i.inv_completion || pq_ready;
+
+    // A message that is offered stays until it is taken.
+    logic held_q;
+    assign sel = held_q ? sel_q : !pq_rsp_valid;
+    assign msg_out_valid_o = sel ? ats_msg_valid : pq_rsp_valid;
+    assign msg_out_o = sel ? ats_msg : pq_rsp;
+    assign ats_msg_ready = sel && msg_out_ready_i;
+    assign pq_rsp_ready = !sel && msg_out_ready_i;
+    always_ff @(posedge clk_i or negedge rst_ni) begin
+      if (!rst_ni) begin
+        held_q <= 1'b0;
+        sel_q <= 1'b0;
+      end else begin
+        held_q <= msg_out_valid_o && !msg_out_ready_i;
+        sel_q <= sel;
+      end
+    end
+    assert property (@(posedge clk_i) disable iff (!rst_ni)
+        !$past(msg_out_valid_o && !msg_out_ready_i) ||
+        (msg_out_valid_o && $stable(msg_out_o)));
+  end else begin : gen_no_ats
+    assign pq_rdata = '0;
+    assign pq_level = 1'b0;
+    assign pq_event = 1'b0;
+    assign pq_fault_valid = 1'b0;
+    assign pq_fault = '0;
+    assign dir_req_valid = 1'b0;
+    assign dir_req = '0;
+    assign {ats_ready, ats_busy, ats_timeout} = '0;
+    assign msg_in_ready_o = 1'b1;
+    assign msg_out_valid_o = 1'b0;
+    assign msg_out_o = '0;
+    assign mem_valid[MemPq] = 1'b0;
+    assign mem_req[MemPq] = '0;
+    logic unused_ats;
+    assign unused_ats = ^{dir_req_ready, dir_rsp_valid, dir_rsp, msg_in_valid_i, msg_in_i,
+                          msg_out_ready_i, mem_ready[MemPq], mem_rsp_valid[MemPq], ats_valid,
+                          ats_prgr, ats_cmd, ats_timeout_ack};
+  end
+
+  // Faults of messages first: they are rare.
+  assign fq_fault_valid = pq_fault_valid || tr_fault_valid;
+  assign fq_fault = pq_fault_valid ? pq_fault : tr_fault;
+  assign tr_fault_ready = fq_fault_ready && !pq_fault_valid;
 
   if (!Cfg.sv39 || (Cfg.sv48 && !Cfg.sv39) || (Cfg.sv57 && !Cfg.sv48)) begin : gen_schemes
     $error("Sv39 is always there; Sv48 needs Sv39 and Sv57 needs Sv48 (IOMMU §5.3)");

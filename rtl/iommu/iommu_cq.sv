@@ -26,6 +26,8 @@ module iommu_cq
     input logic clear_cqmf_i,
     /// Clear cqcsr.cmd_ill, one cycle.
     input logic clear_cmd_ill_i,
+    /// Clear cqcsr.cmd_to, one cycle.
+    input logic clear_cmd_to_i,
     /// Clear cqcsr.fence_w_ip, one cycle.
     input logic clear_fence_w_ip_i,
     /// cqh.
@@ -36,6 +38,8 @@ module iommu_cq
     output logic cqmf_o,
     /// cqcsr.cmd_ill.
     output logic cmd_ill_o,
+    /// cqcsr.cmd_to.
+    output logic cmd_to_o,
     /// cqcsr.fence_w_ip.
     output logic fence_w_ip_o,
 
@@ -47,6 +51,21 @@ module iommu_cq
     output logic dir_inval_valid_o,
     /// What.
     output dir_inval_t dir_inval_o,
+
+    /// ATS command; ready/valid.
+    output logic ats_valid_o,
+    /// Its message has been sent.
+    input logic ats_ready_i,
+    /// 1: ATS.PRGR, 0: ATS.INVAL.
+    output logic ats_prgr_o,
+    /// The command.
+    output logic [127:0] ats_cmd_o,
+    /// An Invalidate Request is outstanding: a fence waits for it.
+    input logic ats_busy_i,
+    /// One has timed out: the fence reports it.
+    input logic ats_timeout_i,
+    /// Reported, one cycle.
+    output logic ats_timeout_ack_o,
 
     /// A fence waits for what is under way; held until done.
     output logic fence_valid_o,
@@ -73,11 +92,11 @@ module iommu_cq
   localparam bit HasPdt = Cfg.pd8 || Cfg.pd17 || Cfg.pd20;
 
   typedef enum logic [2:0] {
-    StIdle, StFetch, StFetchRsp, StExec, StFence, StWrite, StWriteRsp
+    StIdle, StFetch, StFetchRsp, StExec, StAts, StFence, StWrite, StWriteRsp
   } state_e;
   state_e state_q, state_d;
   logic [31:0] head_q, head_d, mask;
-  logic on_q, on_d, cqmf_q, cmd_ill_q, fence_w_ip_q, fenced, set_cqmf, set_cmd_ill, turn_on;
+  logic on_q, on_d, cqmf_q, cmd_ill_q, fence_w_ip_q, cmd_to_q, fencing_q, fenced, set_cqmf, set_cmd_ill, turn_on;
   logic [63:0] dw0_q, dw1_q;
 
   assign mask = queue_mask(cfg_i.log2sz_m1);
@@ -85,7 +104,7 @@ module iommu_cq
   // Decode (IOMMU §3.1): bits that are not in the format of the command must be 0.
   logic [6:0] opcode;
   logic [2:0] func3;
-  logic is_vma, is_gvma, is_fence, is_inval_ddt, is_inval_pdt, legal, did_fits;
+  logic is_vma, is_gvma, is_fence, is_inval_ddt, is_inval_pdt, is_ats, legal, did_fits;
   assign opcode = dw0_q[6:0];
   assign func3 = dw0_q[9:7];
   // Bit 34 is NL and bit 9 of the second doubleword S: reserved without those extensions.
@@ -109,7 +128,10 @@ module iommu_cq
   assign did_fits = Cfg.msi_flat ?
       (mode_i != Ddt2Lvl || dw0_q[63:55] == '0) && (mode_i != Ddt1Lvl || dw0_q[63:46] == '0) :
       (mode_i != Ddt2Lvl || dw0_q[63:56] == '0) && (mode_i != Ddt1Lvl || dw0_q[63:47] == '0);
-  assign legal = is_vma || is_gvma || is_fence || is_inval_ddt || is_inval_pdt;
+  assign legal = is_vma || is_gvma || is_fence || is_inval_ddt || is_inval_pdt || is_ats;
+  // The payload is a message's: PCIe says what it means.
+  assign is_ats = Cfg.ats && opcode == 7'd4 && func3 <= 3'd1 && dw0_q[11:10] == '0 &&
+                  dw0_q[39:34] == '0;
 
   logic av, exec;
   assign av = dw0_q[10];
@@ -133,7 +155,12 @@ module iommu_cq
       device_id: dw0_q[63:40],
       process_id: dw0_q[31:12]
   };
-  assign fence_valid_o = state_q == StFence;
+  assign ats_valid_o = state_q == StAts;
+  assign ats_prgr_o = func3[0];
+  assign ats_cmd_o = {dw1_q, dw0_q};
+  // Invalidate Requests first: a fence that finds a timeout does not complete (IOMMU §3.1.4).
+  assign ats_timeout_ack_o = state_q == StFence && !fencing_q && !ats_busy_i && ats_timeout_i;
+  assign fence_valid_o = state_q == StFence && (fencing_q || (!ats_busy_i && !ats_timeout_i));
   assign fence_global_o = dw0_q[12] || dw0_q[13];
 
   always_comb begin
@@ -161,7 +188,7 @@ module iommu_cq
     unique case (state_q)
       StIdle: begin
         on_d = cfg_i.en;
-        if (cfg_i.en && on_q && !cqmf_q && !cmd_ill_q && head_q != (cfg_i.index & mask)) begin
+        if (cfg_i.en && on_q && !cqmf_q && !cmd_ill_q && !cmd_to_q && head_q != (cfg_i.index & mask)) begin
           state_d = StFetch;
         end
       end
@@ -176,9 +203,17 @@ module iommu_cq
         state_d = StIdle;
         if (!legal) set_cmd_ill = 1'b1;
         else if (is_fence) state_d = StFence;
+        else if (is_ats) state_d = StAts;
         else head_d = (head_q + 32'd1) & mask;
       end
+      StAts: begin
+        if (ats_ready_i) begin
+          state_d = StIdle;
+          head_d = (head_q + 32'd1) & mask;
+        end
+      end
       StFence: begin
+        if (ats_timeout_ack_o) state_d = StIdle;
         if (fence_done_i) begin
           state_d = StIdle;
           if (!av) begin
@@ -215,11 +250,15 @@ module iommu_cq
       cqmf_q <= 1'b0;
       cmd_ill_q <= 1'b0;
       fence_w_ip_q <= 1'b0;
+      cmd_to_q <= 1'b0;
+      fencing_q <= 1'b0;
     end else begin
       state_q <= state_d;
       head_q <= head_d;
       on_q <= on_d;
       cqmf_q <= set_cqmf || (cqmf_q && !clear_cqmf_i && !turn_on);
+      fencing_q <= fence_valid_o && !fence_done_i;
+      cmd_to_q <= ats_timeout_ack_o || (cmd_to_q && !clear_cmd_to_i && !turn_on);
       fence_w_ip_q <= (fenced && dw0_q[11]) ||
                       (fence_w_ip_q && !clear_fence_w_ip_i && !turn_on);
       cmd_ill_q <= set_cmd_ill || (cmd_ill_q && !clear_cmd_ill_i && !turn_on);
@@ -237,11 +276,12 @@ module iommu_cq
   // The write that turns the queue on clears these (IOMMU §5.15), before cie can see them.
   assign cqmf_o = cqmf_q && !turn_on;
   assign cmd_ill_o = cmd_ill_q && !turn_on;
+  assign cmd_to_o = cmd_to_q && !turn_on;
   assign fence_w_ip_o = fence_w_ip_q && !turn_on;
 
   // cqh stays on the offender while an error stands.
   assert property (@(posedge clk_i) disable iff (!rst_ni)
-      !$past(cqmf_q || cmd_ill_q) || $past(turn_on) || $stable(head_q));
+      !$past(cqmf_q || cmd_ill_q || cmd_to_q) || $past(turn_on) || $stable(head_q));
   assert property (@(posedge clk_i) disable iff (!rst_ni)
       !mem_rsp_valid_i || state_q == StFetchRsp || state_q == StWriteRsp);
 endmodule

@@ -223,6 +223,8 @@ package iommu_pkg;
     msi_flat: 1'b1,
     msi_mrif: 1'b1,
     amo_hwad: 1'b1,
+    ats: 1'b1,
+    t2gpa: 1'b1,
     big_endian: 1'b1,
     igs: 2'd2,
     hpm: 1'b1,

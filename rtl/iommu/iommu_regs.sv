@@ -67,6 +67,8 @@ module iommu_regs
     output logic cq_clear_cqmf_o,
     /// Write of 1 to cqcsr.cmd_ill.
     output logic cq_clear_cmd_ill_o,
+    /// Write of 1 to cqcsr.cmd_to.
+    output logic cq_clear_cmd_to_o,
     /// Write of 1 to cqcsr.fence_w_ip.
     output logic cq_clear_fence_w_ip_o,
     /// cqh.
@@ -77,6 +79,8 @@ module iommu_regs
     input logic cq_cqmf_i,
     /// cqcsr.cmd_ill.
     input logic cq_cmd_ill_i,
+    /// cqcsr.cmd_to.
+    input logic cq_cmd_to_i,
     /// cqcsr.fence_w_ip.
     input logic cq_fence_w_ip_i,
 
@@ -214,6 +218,7 @@ module iommu_regs
 
   assign cq_clear_cqmf_o = reg_no == RegCsr && wr_lo && wdata[8];
   assign cq_clear_cmd_ill_o = reg_no == RegCsr && wr_lo && wdata[10];
+  assign cq_clear_cmd_to_o = reg_no == RegCsr && wr_lo && wdata[9];
   assign cq_clear_fence_w_ip_o = reg_no == RegCsr && wr_lo && wdata[11];
   assign fq_clear_fqmf_o = reg_no == RegCsr && wr_hi && wdata[40];
   assign fq_clear_fqof_o = reg_no == RegCsr && wr_hi && wdata[41];
@@ -221,7 +226,7 @@ module iommu_regs
 
   // busy: a write to cqen or fqen has not taken effect yet.
   logic [31:0] cqcsr, fqcsr;
-  assign cqcsr = {14'd0, cq_q.en ^ cq_on_i, cq_on_i, 4'd0, cq_fence_w_ip_i, cq_cmd_ill_i, 1'b0, cq_cqmf_i, 6'd0,
+  assign cqcsr = {14'd0, cq_q.en ^ cq_on_i, cq_on_i, 4'd0, cq_fence_w_ip_i, cq_cmd_ill_i, cq_cmd_to_i, cq_cqmf_i, 6'd0,
                   cie_q, cq_q.en};
   assign fqcsr = {14'd0, fq_q.en ^ fq_on_i, fq_on_i, 6'd0, fq_fqof_i, fq_fqmf_i, 6'd0,
                   fie_q, fq_q.en};
@@ -241,7 +246,7 @@ module iommu_regs
       RegFqb:   rdata = {10'd0, fq_q.ppn, 5'd0, fq_q.log2sz_m1};
       RegFqht:  rdata = {fq_tail_i, fq_q.index};
       RegCsr:   rdata = {fqcsr, cqcsr};
-      RegIpsr:  rdata = {28'd0, ipsr_i, 32'd0};
+      RegIpsr:  rdata = {28'd0, ipsr_i, ext_rdata_i[31:0]};
       RegQosid: rdata = {36'd0, mcid_q, 4'd0, rcid_q};
       RegIcvec: rdata = {48'd0, icvec_q};
       default:  rdata = ext_rdata_i;

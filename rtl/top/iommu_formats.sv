@@ -80,13 +80,7 @@ module iommu_formats
     input logic drain_ack_i
 );
   localparam int unsigned Num = 3;
-  // What the translation side can do and the control side has no part for yet.
-  function automatic iommu_cfg_t with_ats(iommu_cfg_t cfg);
-    with_ats = cfg;
-    with_ats.ats = 1'b1;
-    with_ats.t2gpa = 1'b1;
-  endfunction
-  localparam iommu_cfg_t [Num-1:0] Cfgs = {with_ats(CfgFull), CfgMsiFlat, CfgBase};
+  localparam iommu_cfg_t [Num-1:0] Cfgs = {CfgFull, CfgMsiFlat, CfgBase};
 
   logic [Num-1:0] tr_req_ready, tr_rsp_valid, mem_req_valid, reg_rsp_valid, drain_req;
   logic [Num-1:0] mrif_req_ready, mrif_done, msg_in_ready, msg_out_valid;
@@ -101,7 +95,8 @@ module iommu_formats
     assign on = config_i == 2'(i);
     iommu #(
         .Cfg(Cfgs[i]),
-        .WalkEntries(i == 2 ? 16 : 0)
+        .WalkEntries(i == 2 ? 16 : 0),
+        .AtsTimeoutCycles(8000)  // short enough to be seen
     ) i_iommu (
         .clk_i,
         .rst_ni,

@@ -11,6 +11,7 @@ mod directed;
 mod dirty;
 mod monitor;
 mod msi;
+mod page_requests;
 mod processes;
 mod queues;
 mod rig;

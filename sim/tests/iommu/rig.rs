@@ -14,7 +14,7 @@ use tlproof_sim::ports::iommu_formats::IommuFormats;
 
 use crate::bench::{command, csr, reg};
 
-pub use layout::{Answer, Ats, Mrif, Record, Request, Ttyp};
+pub use layout::{Answer, Ats, Message, Mrif, Record, Request, Sent, Ttyp};
 pub use memory::Access;
 pub use vm::{Context, Process, Vm, implicit, pd};
 
@@ -42,6 +42,7 @@ pub struct Rig {
     answers: VecDeque<Answer>,
     response: Option<u64>,
     mrif_done: bool,
+    sent: Vec<Sent>,
     now: u64,
     /// A drain is acknowledged in this cycle.
     drained: bool,
@@ -69,6 +70,7 @@ impl Rig {
             answers: VecDeque::new(),
             response: None,
             mrif_done: false,
+            sent: Vec::new(),
             drained: false,
             free: 0x8000_0000,
             commands: 0,
@@ -77,7 +79,6 @@ impl Rig {
             head: 0,
         };
         rig.model.input.set_config_i(CONFIG);
-        rig.model.input.set_msg_out_ready_i(true);
         for _ in 0..3 {
             rig.model.cycle().expect("no assertion fails");
         }
@@ -196,6 +197,20 @@ impl Rig {
 
     /// Executes commands.
     pub fn submit(&mut self, commands: &[[u64; 2]]) {
+        self.hand_over(commands);
+        for _ in 0..PATIENCE {
+            let status = self.read(reg::CQCSR, 4);
+            let errors = csr::ILLEGAL | csr::MEMORY_FAULT | csr::TIMEOUT;
+            assert_eq!(status & errors, 0, "{status:#x}");
+            if self.read(reg::CQH, 4) == u64::from(self.tail) {
+                return;
+            }
+        }
+        panic!("the command queue stands still");
+    }
+
+    /// Hands commands over.
+    pub fn hand_over(&mut self, commands: &[[u64; 2]]) {
         let big = self.read(reg::FCTL, 4) & 1 == 1;
         for words in commands {
             let at = self.commands + 16 * u64::from(self.tail);
@@ -204,18 +219,6 @@ impl Rig {
             self.tail = (self.tail + 1) % (1 << QUEUE_LOG2);
         }
         self.write(reg::CQT, 4, self.tail.into());
-        for _ in 0..PATIENCE {
-            let status = self.read(reg::CQCSR, 4);
-            assert_eq!(
-                status & (csr::ILLEGAL | csr::MEMORY_FAULT),
-                0,
-                "{status:#x}"
-            );
-            if self.read(reg::CQH, 4) == u64::from(self.tail) {
-                return;
-            }
-        }
-        panic!("the command queue stands still");
     }
 
     /// The new records of the fault queue.
@@ -307,6 +310,29 @@ impl Rig {
         self.access(false, offset, size, 0)
     }
 
+    /// A PCIe message for the IOMMU, until it is taken.
+    pub fn message(&mut self, message: &Message) {
+        message.drive(self.model.input.msg_in_i());
+        self.model.input.set_msg_in_valid_i(true);
+        self.until(|rig| rig.model.output.msg_in_ready_o());
+        self.model.input.set_msg_in_valid_i(false);
+    }
+
+    /// The messages that the IOMMU has sent, after time for more.
+    pub fn sent(&mut self) -> Vec<Sent> {
+        for _ in 0..200 {
+            self.cycle();
+        }
+        std::mem::take(&mut self.sent)
+    }
+
+    /// Runs `cycles` clock cycles.
+    pub fn run(&mut self, cycles: u64) {
+        for _ in 0..cycles {
+            self.cycle();
+        }
+    }
+
     /// The wired interrupts.
     pub fn wires(&mut self) -> u32 {
         self.cycle();
@@ -334,6 +360,8 @@ impl Rig {
         self.drive_memory();
         self.drained = self.model.output.drain_req_o() && !self.drained;
         self.model.input.set_drain_ack_i(self.drained);
+        let ready = self.rng.random_bool(0.5);
+        self.model.input.set_msg_out_ready_i(ready);
         if let Err(e) = self.model.cycle() {
             panic!("{e}");
         }
@@ -346,6 +374,9 @@ impl Rig {
             self.answers.push_back(Answer::decode(output.tr_rsp_o()));
         }
         self.mrif_done |= output.mrif_done_o();
+        if ready && output.msg_out_valid_o() {
+            self.sent.push(Sent::decode(output.msg_out_o()));
+        }
         self.take_memory();
     }
 }

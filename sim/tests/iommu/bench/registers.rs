@@ -11,8 +11,12 @@ pub mod reg {
     pub const FQB: u32 = 40;
     pub const FQH: u32 = 48;
     pub const FQT: u32 = 52;
+    pub const PQB: u32 = 56;
+    pub const PQH: u32 = 64;
+    pub const PQT: u32 = 68;
     pub const CQCSR: u32 = 72;
     pub const FQCSR: u32 = 76;
+    pub const PQCSR: u32 = 80;
     pub const IPSR: u32 = 84;
     pub const IOCOUNTOVF: u32 = 88;
     pub const IOCOUNTINH: u32 = 92;
@@ -30,6 +34,7 @@ pub mod csr {
     pub const INTERRUPT: u64 = 2;
     pub const MEMORY_FAULT: u64 = 1 << 8;
     pub const OVERFLOW: u64 = 1 << 9;
+    pub const TIMEOUT: u64 = 1 << 9;
     pub const ILLEGAL: u64 = 1 << 10;
     pub const ON: u64 = 1 << 16;
 }

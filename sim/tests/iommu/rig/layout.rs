@@ -186,3 +186,100 @@ impl Record {
         }
     }
 }
+
+/// `msg_in_t`.
+#[derive(Clone, Copy, Debug)]
+pub enum Message {
+    /// Page Request or Stop Marker.
+    Page {
+        device_id: u32,
+        process_id: Option<u32>,
+        privileged: bool,
+        exec: bool,
+        /// R, W and L.
+        rwl: [bool; 3],
+        prgi: u64,
+        addr: u64,
+    },
+    /// Invalidate Completion.
+    Completion {
+        device_id: u32,
+        itags: u64,
+        count: u64,
+    },
+}
+
+impl Message {
+    pub(super) fn drive(&self, words: &mut [u32]) {
+        words.fill(0);
+        match *self {
+            Self::Page {
+                device_id,
+                process_id,
+                privileged,
+                exec,
+                rwl: [r, w, l],
+                prgi,
+                addr,
+            } => {
+                put(words, 35, 52, addr >> 12);
+                put(words, 87, 9, prgi);
+                for (i, bit) in [l, w, r, exec, privileged].into_iter().enumerate() {
+                    put(words, 96 + i, 1, bit.into());
+                }
+                put(words, 101, 20, process_id.unwrap_or(0).into());
+                put(words, 121, 1, process_id.is_some().into());
+                put(words, 122, 24, device_id.into());
+            }
+            Self::Completion {
+                device_id,
+                itags,
+                count,
+            } => {
+                put(words, 0, 3, count);
+                put(words, 3, 32, itags);
+                put(words, 122, 24, device_id.into());
+                put(words, 146, 1, 1);
+            }
+        }
+    }
+}
+
+/// `msg_out_t`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    Invalidate {
+        device_id: u64,
+        process_id: Option<u64>,
+        itag: u64,
+        body: u64,
+    },
+    Response {
+        device_id: u64,
+        process_id: Option<u64>,
+        prgi: u64,
+        code: u64,
+    },
+}
+
+impl Sent {
+    pub(super) fn decode(w: &[u32]) -> Self {
+        let device_id = get(w, 103, 24);
+        let process_id = (get(w, 102, 1) == 1).then_some(get(w, 82, 20));
+        if get(w, 127, 1) == 1 {
+            Self::Response {
+                device_id,
+                process_id,
+                prgi: get(w, 4, 9),
+                code: get(w, 0, 4),
+            }
+        } else {
+            Self::Invalidate {
+                device_id,
+                process_id,
+                itag: get(w, 77, 5),
+                body: get(w, 13, 64),
+            }
+        }
+    }
+}
