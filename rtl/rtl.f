@@ -39,6 +39,7 @@ rtl/iommu/iommu_regs.sv
 rtl/iommu/iommu_dbg.sv
 rtl/iommu/iommu_pq.sv
 rtl/iommu/iommu_ats.sv
+rtl/iommu/iommu_messages.sv
 rtl/iommu/iommu_hpm.sv
 rtl/iommu/iommu_mem_arb.sv
 rtl/iommu/iommu_front.sv

@@ -413,111 +413,60 @@ module iommu
     end
   end
 
-  if (Cfg.ats) begin : gen_ats
-    logic pq_valid, pq_ready, pq_rsp_valid, pq_rsp_ready, ats_msg_valid, ats_msg_ready, sel_q, sel;
-    msg_out_t pq_rsp, ats_msg;
-
-    iommu_pq u_pq (
-        .clk_i,
-        .rst_ni,
-        .reg_no_i       (ext_reg_no),
-        .wr_lo_i        (ext_wr_lo),
-        .wr_hi_i        (ext_wr_hi),
-        .wdata_i        (ext_wdata),
-        .rdata_o        (pq_rdata),
-        .be_i           (fctl_be),
-        .level_o        (pq_level),
-        .event_o        (pq_event),
-        .msg_valid_i    (pq_valid),
-        .msg_ready_o    (pq_ready),
-        .msg_i          (msg_in_i),
-        .rsp_valid_o    (pq_rsp_valid),
-        .rsp_ready_i    (pq_rsp_ready),
-        .rsp_o          (pq_rsp),
-        .dir_req_valid_o(dir_req_valid),
-        .dir_req_ready_i(dir_req_ready),
-        .dir_req_o      (dir_req),
-        .dir_rsp_valid_i(dir_rsp_valid),
-        .dir_rsp_i      (dir_rsp),
-        .fault_valid_o  (pq_fault_valid),
-        .fault_ready_i  (fq_fault_ready),
-        .fault_o        (pq_fault),
-        .mem_valid_o    (mem_valid[MemPq]),
-        .mem_ready_i    (mem_ready[MemPq]),
-        .mem_req_o      (mem_req[MemPq]),
-        .mem_rsp_valid_i(mem_rsp_valid[MemPq]),
-        .mem_rsp_error_i(mem_rsp_i.error)
-    );
-
-    iommu_ats #(
-        .TimeoutCycles(AtsTimeoutCycles)
-    ) u_ats (
-        .clk_i,
-        .rst_ni,
-        .cmd_valid_i       (ats_valid),
-        .cmd_ready_o       (ats_ready),
-        .cmd_prgr_i        (ats_prgr),
-        .cmd_dw0_i         (ats_cmd[63:0]),
-        .cmd_payload_i     (ats_cmd[127:64]),
-        .busy_o            (ats_busy),
-        .timeout_o         (ats_timeout),
-        .timeout_ack_i     (ats_timeout_ack),
-        .completion_valid_i(msg_in_valid_i && msg_in_i.inv_completion),
-        .completion_i      (msg_in_i),
-        .msg_valid_o       (ats_msg_valid),
-        .msg_ready_i       (ats_msg_ready),
-        .msg_o             (ats_msg)
-    );
-
-    assign pq_valid = msg_in_valid_i && !msg_in_i.inv_completion;
-    assign msg_in_ready_o = msg_in_i.inv_completion || pq_ready;
-
-    // A message that is offered stays until it is taken.
-    logic held_q;
-    assign sel = held_q ? sel_q : !pq_rsp_valid;
-    assign msg_out_valid_o = sel ? ats_msg_valid : pq_rsp_valid;
-    assign msg_out_o = sel ? ats_msg : pq_rsp;
-    assign ats_msg_ready = sel && msg_out_ready_i;
-    assign pq_rsp_ready = !sel && msg_out_ready_i;
-    always_ff @(posedge clk_i or negedge rst_ni) begin
-      if (!rst_ni) begin
-        held_q <= 1'b0;
-        sel_q <= 1'b0;
-      end else begin
-        held_q <= msg_out_valid_o && !msg_out_ready_i;
-        sel_q <= sel;
-      end
-    end
-    assert property (@(posedge clk_i) disable iff (!rst_ni)
-        !$past(msg_out_valid_o && !msg_out_ready_i) ||
-        (msg_out_valid_o && $stable(msg_out_o)));
-  end else begin : gen_no_ats
-    assign pq_rdata = '0;
-    assign pq_level = 1'b0;
-    assign pq_event = 1'b0;
-    assign pq_fault_valid = 1'b0;
-    assign pq_fault = '0;
-    assign dir_req_valid = 1'b0;
-    assign dir_req = '0;
-    assign {ats_ready, ats_busy, ats_timeout} = '0;
-    assign msg_in_ready_o = 1'b1;
-    assign msg_out_valid_o = 1'b0;
-    assign msg_out_o = '0;
-    assign mem_valid[MemPq] = 1'b0;
-    assign mem_req[MemPq] = '0;
-    logic unused_ats;
-    assign unused_ats = ^{dir_req_ready, dir_rsp_valid, dir_rsp, msg_in_valid_i, msg_in_i,
-                          msg_out_ready_i, mem_ready[MemPq], mem_rsp_valid[MemPq], ats_valid,
-                          ats_prgr, ats_cmd, ats_timeout_ack};
-  end
+  iommu_messages #(
+      .Cfg             (Cfg),
+      .AtsTimeoutCycles(AtsTimeoutCycles)
+  ) u_messages (
+      .clk_i,
+      .rst_ni,
+      .reg_no_i       (ext_reg_no),
+      .wr_lo_i        (ext_wr_lo),
+      .wr_hi_i        (ext_wr_hi),
+      .wdata_i        (ext_wdata),
+      .rdata_o        (pq_rdata),
+      .be_i           (fctl_be),
+      .level_o        (pq_level),
+      .event_o        (pq_event),
+      .msg_in_valid_i,
+      .msg_in_ready_o,
+      .msg_in_i,
+      .msg_out_valid_o,
+      .msg_out_ready_i,
+      .msg_out_o,
+      .cmd_valid_i    (ats_valid),
+      .cmd_ready_o    (ats_ready),
+      .cmd_prgr_i     (ats_prgr),
+      .cmd_i          (ats_cmd),
+      .busy_o         (ats_busy),
+      .timeout_o      (ats_timeout),
+      .timeout_ack_i  (ats_timeout_ack),
+      .dir_req_valid_o(dir_req_valid),
+      .dir_req_ready_i(dir_req_ready),
+      .dir_req_o      (dir_req),
+      .dir_rsp_valid_i(dir_rsp_valid),
+      .dir_rsp_i      (dir_rsp),
+      .fault_valid_o  (pq_fault_valid),
+      .fault_ready_i  (fq_fault_ready),
+      .fault_o        (pq_fault),
+      .mem_valid_o    (mem_valid[MemPq]),
+      .mem_ready_i    (mem_ready[MemPq]),
+      .mem_req_o      (mem_req[MemPq]),
+      .mem_rsp_valid_i(mem_rsp_valid[MemPq]),
+      .mem_rsp_error_i(mem_rsp_i.error)
+  );
 
   // Faults of messages first: they are rare.
   assign fq_fault_valid = pq_fault_valid || tr_fault_valid;
   assign fq_fault = pq_fault_valid ? pq_fault : tr_fault;
   assign tr_fault_ready = fq_fault_ready && !pq_fault_valid;
 
-  if (!Cfg.sv39 || (Cfg.sv48 && !Cfg.sv39) || (Cfg.sv57 && !Cfg.sv48)) begin : gen_schemes
-    $error("Sv39 is always there; Sv48 needs Sv39 and Sv57 needs Sv48 (IOMMU §5.3)");
+  if (!Cfg.sv39 || (Cfg.sv57 && !Cfg.sv48) || (Cfg.sv48x4 && !Cfg.sv39x4) ||
+      (Cfg.sv57x4 && !Cfg.sv48x4)) begin : gen_schemes
+    $error("Sv39 is always there; a scheme needs those with fewer levels (IOMMU §5.3)");
+  end
+  if ((Cfg.t2gpa && !Cfg.ats) || (Cfg.msi_mrif && !Cfg.msi_flat) || Cfg.pas != 6'd56 ||
+      Cfg.igs == 2'd3) begin : gen_combination
+    $error("T2GPA needs ATS, MSI_MRIF needs MSI_FLAT, PAS is 56, and IGS 3 is reserved");
   end
 
   // The port answers in the request's shape: one beat for up to 32 bytes.
