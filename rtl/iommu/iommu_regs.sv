@@ -186,8 +186,8 @@ module iommu_regs
       end
 
       if (Cfg.qosid && reg_no == RegQosid && wr_lo) begin
-        rcid_q <= wdata[11:0] & ~(12'hfff << Cfg.rcid_width);
-        mcid_q <= wdata[27:16] & ~(12'hfff << Cfg.mcid_width);
+        rcid_q <= wdata[11:0] & 12'((13'd1 << Cfg.rcid_width) - 13'd1);
+        mcid_q <= wdata[27:16] & 12'((13'd1 << Cfg.mcid_width) - 13'd1);
       end
 
       if (reg_no == RegFqb) begin
