@@ -69,16 +69,19 @@ fn profiles_compared() {
     assert!(out.contains("MapPeer"), "{out}");
     let json = compare("intended", "pre-series", &["--seed", "8", "--json"]);
     let value: serde_json::Value = serde_json::from_str(&json).unwrap();
-    let lines = value["calls"][0]["steps"][0]["lines"].as_array().unwrap();
-    let count = |memory_type: &str| {
-        let mut lines = lines.iter();
+    let steps = value["calls"].as_array().unwrap().iter();
+    let steps = steps.flat_map(|c| c["steps"].as_array().unwrap());
+    let count = |step: &serde_json::Value, memory_type: &str| {
+        let mut lines = step["lines"].as_array().unwrap().iter();
         let line = lines.find(|l| l["memory_type"] == memory_type);
-        line.map(|l| l["count"].clone())
+        line.map(|l| (l["count"][0].as_u64(), l["count"][1].as_u64()))
     };
-    let device = count("device").unwrap();
-    let cacheable = count("write-back").unwrap();
-    assert_eq!(device[0], cacheable[1]);
-    assert_eq!((&device[1], &cacheable[0]), (&0.into(), &0.into()));
+    // As many that were device memory are cacheable.
+    let swapped = |step| match (count(step, "device"), count(step, "write-back")) {
+        (Some((n, Some(0))), Some((Some(0), m))) => n == m && n > Some(0),
+        _ => false,
+    };
+    assert!(steps.into_iter().any(swapped), "{json}");
 
     refused(&["compare"], "--profile");
     refused(&["compare", "--profile", "intended"], "twice");
