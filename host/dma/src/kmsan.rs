@@ -80,6 +80,10 @@ impl Kmsan {
             .map(move |(start, end)| ((*start).max(first), (*end).min(last)))
     }
 
+    fn first_poison(&self, first: u64, last: u64) -> Option<u64> {
+        self.runs(first, last).next().map(|(start, _)| start)
+    }
+
     fn unpoison(&mut self, first: u64, last: u64) {
         let runs: Vec<(u64, u64)> = self.runs(first, last).collect();
         for (start, end) in runs {
@@ -161,9 +165,10 @@ impl<I: IommuDriver> Dma<I> {
         let (Some(kmsan), Some((mut first, last))) = (&mut self.kmsan, ends(phys, size)) else {
             return;
         };
-        loop {
-            let end = last.min(first | (PAGE - 1));
-            kmsan.page(first, end, dir);
+        // In a page without an uninitialised byte there is nothing to do.
+        while let Some(found) = kmsan.first_poison(first, last) {
+            let end = last.min(found | (PAGE - 1));
+            kmsan.page(first.max(found & !(PAGE - 1)), end, dir);
             if end == last {
                 return;
             }

@@ -20,6 +20,8 @@ macro_rules! mutant {
     };
 }
 
+#[cfg(test)]
+mod any_arguments;
 pub mod attrs;
 pub mod block;
 mod bounce;

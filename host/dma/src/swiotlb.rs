@@ -119,7 +119,10 @@ impl Swiotlb {
     /// Longest mapping of a device (`swiotlb_max_mapping_size`).
     #[must_use]
     pub const fn max_mapping_size(min_align_mask: u64) -> u64 {
-        MAX_BUFFER.saturating_sub(min_align_mask.next_multiple_of(SLOT))
+        match min_align_mask.checked_next_multiple_of(SLOT) {
+            Some(head) => MAX_BUFFER.saturating_sub(head),
+            None => 0,
+        }
     }
 
     /// Finds slots for `len` bytes of `orig` and returns the bounce address.

@@ -56,6 +56,14 @@ pub struct FakeMachine {
     pub log: Log,
 }
 
+/// The cache lines of a range, which ends where addresses do.
+fn lines(addr: PhysAddr, len: u64) -> std::ops::RangeInclusive<u64> {
+    let last = len.checked_sub(1).map(|n| addr.0.saturating_add(n));
+    last.map_or(std::ops::RangeInclusive::new(1, 0), |last| {
+        addr.0 / LINE..=last / LINE
+    })
+}
+
 impl FakeMachine {
     pub fn take(&self) -> Vec<Op> {
         std::mem::take(&mut self.log.borrow_mut())
@@ -195,19 +203,22 @@ impl Machine for FakeMachine {
 
     fn cache_clean(&mut self, addr: PhysAddr, len: u64) {
         self.log.borrow_mut().push(Op::Clean(addr.0, len));
-        for line in addr.0 / LINE..=(addr.0 + len - 1) / LINE {
-            if let Some((data, dirty @ true)) = self.cache.get_mut(&line) {
-                *dirty = false;
-                self.memory.insert(line, *data);
+        let range = lines(addr, len);
+        for (line, (data, dirty)) in self
+            .cache
+            .range_mut(addr.0 / LINE..)
+            .take_while(|(l, _)| range.contains(l))
+        {
+            if std::mem::take(dirty) {
+                self.memory.insert(*line, *data);
             }
         }
     }
 
     fn cache_invalidate(&mut self, addr: PhysAddr, len: u64) {
         self.log.borrow_mut().push(Op::Invalidate(addr.0, len));
-        for line in addr.0 / LINE..=(addr.0 + len - 1) / LINE {
-            self.cache.remove(&line);
-        }
+        self.cache
+            .retain(|line, _| !lines(addr, len).contains(line));
     }
 
     fn relax(&mut self) {
@@ -314,8 +325,9 @@ impl IommuDriver for FakeIommu {
         gather: &mut Gather,
     ) -> u64 {
         self.log.borrow_mut().push(Op::Unmap { iova, size });
-        gather.range = Some((iova, iova + size - 1));
-        (iova / PAGE..(iova + size) / PAGE)
+        let last = iova.saturating_add(size - 1);
+        gather.range = Some((iova, last));
+        (iova / PAGE..=last / PAGE)
             .take_while(|p| self.pages.remove(&(domain.0, *p)).is_some())
             .count() as u64
             * PAGE
