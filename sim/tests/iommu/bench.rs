@@ -10,7 +10,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tlproof_golden::iommu::{Actual, Choices, Judge, Mismatch, Outcome, Request, Stamp};
+use tlproof_golden::iommu::{
+    Actual, Choices, Judge, Mismatch, Outcome, Request, Stamp, WideMsiMask,
+};
 use tlproof_golden::memory::{CachedMemory, Memory};
 use tlproof_pcie::{MemoryMap, PhysAddr};
 use tlproof_sim::Model;
@@ -154,6 +156,8 @@ pub fn put(words: &mut [u32], lsb: usize, width: usize, value: u64) {
 fn choices() -> Choices {
     Choices {
         wide_pass_through_faults: true,
+        wide_msi_mask: WideMsiMask::Used,
+        msi_needs_second_stage: false,
         ..Choices::default()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rand::RngExt;
-use tlproof_golden::iommu::{Outcome, Request, TransactionType};
+use tlproof_golden::iommu::{AtsFlags, Outcome, Request, TransactionType};
 
 use crate::bench::{Bench, CQ_ENTRIES, Format, command, reg};
 use crate::tables::{Directory, SV39, SV48, SV57, Space, pte, tc};
@@ -122,6 +122,7 @@ impl Campaign {
             process_id,
             privileged: process_id.is_some() && self.chance(50),
             iova,
+            ats: AtsFlags::default(),
         }
     }
 
@@ -423,7 +424,7 @@ impl Campaign {
                         .or_default() += 1;
                 }
                 Outcome::Fault(fault) => *self.seen.causes.entry(fault.cause()).or_default() += 1,
-                Outcome::Unmodelled(what) => panic!("{what}"),
+                Outcome::Completion(c) => panic!("{c:?} without ATS"),
             }
             let now = self
                 .bench

@@ -33,6 +33,8 @@ pub struct Capabilities {
     pub msi_flat: bool,
     /// MSI PTEs may name memory-resident interrupt files.
     pub msi_mrif: bool,
+    /// Atomic updates of memory-resident interrupt files.
+    pub amo_mrif: bool,
     /// Hardware updates of the A and D bits.
     pub amo_hwad: bool,
     /// PCIe ATS and PRI.
@@ -43,6 +45,10 @@ pub struct Capabilities {
     pub end: bool,
     /// Interrupt generation: 0 MSI, 1 wires, 2 both.
     pub igs: u8,
+    /// Performance monitor.
+    pub hpm: bool,
+    /// Translation requests through registers.
+    pub dbg: bool,
     /// Width of physical addresses in bits.
     pub pas: u8,
     /// One-level process directory.
@@ -80,11 +86,14 @@ impl Capabilities {
             sv57x4: bit(bits, 19),
             msi_flat: bit(bits, 22),
             msi_mrif: bit(bits, 23),
+            amo_mrif: bit(bits, 21),
             amo_hwad: bit(bits, 24),
             ats: bit(bits, 25),
             t2gpa: bit(bits, 26),
             end: bit(bits, 27),
             igs: (bits >> 28 & 3) as u8,
+            hpm: bit(bits, 30),
+            dbg: bit(bits, 31),
             pas: (bits >> 32 & 0x3f) as u8,
             pd8: bit(bits, 38),
             pd17: bit(bits, 39),
@@ -105,6 +114,38 @@ impl Capabilities {
     #[must_use]
     pub const fn dc_size(&self) -> u64 {
         if self.msi_flat { 64 } else { 32 }
+    }
+
+    /// The bits of an MSI address mask that stand for guest addresses: the widest that any
+    /// second stage knows, or physical ones without one (IOMMU §2.1.3.6).
+    #[must_use]
+    pub const fn msi_mask_bits(&self) -> u64 {
+        let width = if self.sv57x4 {
+            59
+        } else if self.sv48x4 {
+            50
+        } else if self.sv39x4 {
+            41
+        } else if self.sv32x4 {
+            34
+        } else {
+            self.pas
+        };
+        if width <= 12 {
+            0
+        } else {
+            (1 << (width - 12)) - 1
+        }
+    }
+
+    /// An address without the bits beyond `PAS`.
+    #[must_use]
+    pub const fn clip(&self, addr: u64) -> u64 {
+        if self.pas >= 64 {
+            addr
+        } else {
+            addr & ((1 << self.pas) - 1)
+        }
     }
 
     /// Whether a physical address is within `PAS` bits.

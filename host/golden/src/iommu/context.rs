@@ -1,6 +1,6 @@
-//! Device contexts: fields and configuration checks (IOMMU §2.1).
+//! Device and process contexts: fields and configuration checks (IOMMU §2.1, §2.2).
 
-use super::{Capabilities, Choices, WideAddress};
+use super::{Capabilities, Choices, Qos, WideAddress, WideMsiMask};
 
 const PPN: u64 = (1 << 44) - 1;
 
@@ -47,7 +47,7 @@ impl DeviceContext {
     pub const fn en_ats(&self) -> bool {
         self.tc_bit(1)
     }
-    const fn en_pri(&self) -> bool {
+    pub const fn en_pri(&self) -> bool {
         self.tc_bit(2)
     }
     pub const fn t2gpa(&self) -> bool {
@@ -59,10 +59,10 @@ impl DeviceContext {
     pub const fn pdtv(&self) -> bool {
         self.tc_bit(5)
     }
-    const fn prpr(&self) -> bool {
+    pub const fn prpr(&self) -> bool {
         self.tc_bit(6)
     }
-    const fn gade(&self) -> bool {
+    pub const fn gade(&self) -> bool {
         self.tc_bit(7)
     }
     pub const fn sade(&self) -> bool {
@@ -88,6 +88,40 @@ impl DeviceContext {
     }
     pub const fn msiptp_mode(&self) -> u64 {
         mode(self.msi[0])
+    }
+    pub const fn gscid(&self) -> u32 {
+        (self.iohgatp >> 44 & 0xffff) as u32
+    }
+    /// `GSCID`, if the second stage is not Bare.
+    pub fn active_gscid(&self) -> Option<u32> {
+        (self.iohgatp_mode() != 0).then(|| self.gscid())
+    }
+    /// `RCID` and `MCID`.
+    pub const fn qos(&self) -> Qos {
+        Qos {
+            rcid: (self.ta >> 40 & 0xfff) as u16,
+            mcid: (self.ta >> 52) as u16,
+        }
+    }
+
+    /// Whether a guest address is in a page of a virtual interrupt file (IOMMU §2.1.3.6), and if
+    /// not, the logarithm of the largest block around it that holds no such page.
+    pub fn interrupt_page(
+        &self,
+        caps: &Capabilities,
+        choices: &Choices,
+        gpa: u64,
+    ) -> Result<u64, u32> {
+        let known = match choices.wide_msi_mask {
+            WideMsiMask::Masked => caps.msi_mask_bits(),
+            _ => u64::MAX,
+        };
+        let (mask, pattern) = (self.msi[1] & known, self.msi[2] & known);
+        // Bits that must agree and do not; without one above a block, the block holds a match.
+        match ((gpa >> 12) ^ pattern) & !mask {
+            0 => Ok(extract(gpa >> 12, mask)),
+            differ => Err(12 + differ.ilog2()),
+        }
     }
 
     /// The first of the configuration checks that the context fails, as the paragraph that
@@ -173,6 +207,12 @@ impl DeviceContext {
                 "IOMMU §2.1.4 (MSI page table without second stage)",
             ),
             (
+                choices.wide_msi_mask == WideMsiMask::Misconfigured
+                    && caps.msi_flat
+                    && (self.msi[1] | self.msi[2]) & !caps.msi_mask_bits() != 0,
+                "IOMMU §2.1.3.6 (width of guest addresses)",
+            ),
+            (
                 choices.wide_address == WideAddress::Misconfigured && self.too_wide(caps),
                 "IOMMU §2.1.4 note (address width)",
             ),
@@ -218,13 +258,7 @@ impl DeviceContext {
     }
 
     const fn iosatp_supported(&self, caps: &Capabilities) -> bool {
-        match self.fsc_mode() {
-            0 => true,
-            8 => caps.sv39,
-            9 => caps.sv48,
-            10 => caps.sv57,
-            _ => false,
-        }
+        first_stage_supported(self.fsc_mode(), caps)
     }
 
     const fn iohgatp_encoding(&self, gxl: bool) -> bool {
@@ -257,5 +291,84 @@ impl DeviceContext {
         (second_stage && !caps.addressable(root(self.iohgatp)))
             || (!second_stage && self.fsc_mode() != 0 && !caps.addressable(root(self.fsc)))
             || (self.msiptp_mode() != 0 && !caps.addressable(root(self.msi[0])))
+    }
+}
+
+/// The bits of `x` under the mask, packed at the low end (IOMMU §2.3.3 step 5).
+fn extract(x: u64, mut mask: u64) -> u64 {
+    let (mut result, mut at) = (0, 0);
+    while mask != 0 {
+        result |= (x >> mask.trailing_zeros() & 1) << at;
+        mask &= mask - 1;
+        at += 1;
+    }
+    result
+}
+
+/// A process context as read from memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ProcessContext {
+    ta: u64,
+    pub fsc: u64,
+}
+
+impl ProcessContext {
+    pub const fn new(&[ta, fsc]: &[u64; 2]) -> Self {
+        Self { ta, fsc }
+    }
+
+    pub const fn v(&self) -> bool {
+        self.ta & 1 == 1
+    }
+    pub const fn ens(&self) -> bool {
+        self.ta >> 1 & 1 == 1
+    }
+    pub const fn sum(&self) -> bool {
+        self.ta >> 2 & 1 == 1
+    }
+    pub const fn pscid(&self) -> u32 {
+        (self.ta >> 12 & 0xf_ffff) as u32
+    }
+
+    /// The first of the configuration checks that the context fails (IOMMU §2.2.4).
+    pub fn misconfigured(
+        &self,
+        dc: &DeviceContext,
+        caps: &Capabilities,
+        choices: &Choices,
+    ) -> Option<&'static str> {
+        let mode = mode(self.fsc);
+        let known = if dc.sxl() {
+            matches!(mode, 0 | 8)
+        } else {
+            matches!(mode, 0 | 8..=10 | 14 | 15)
+        };
+        if self.ta & 0xffff_ffff_0000_0ff8 != 0 || self.fsc & (0xffff << 44) != 0 {
+            Some("IOMMU §2.2.4 item 1")
+        } else if !known {
+            Some("IOMMU §2.2.4 item 2")
+        } else if !dc.sxl() && !first_stage_supported(mode, caps) {
+            Some("IOMMU §2.2.4 item 3")
+        } else if dc.sxl() && mode == 8 && !caps.sv32 {
+            Some("IOMMU §2.2.4 item 4")
+        } else if choices.wide_address == WideAddress::Misconfigured
+            && dc.iohgatp_mode() == 0
+            && mode != 0
+            && !caps.addressable(root(self.fsc))
+        {
+            Some("IOMMU §2.2.4 note (address width)")
+        } else {
+            None
+        }
+    }
+}
+
+const fn first_stage_supported(mode: u64, caps: &Capabilities) -> bool {
+    match mode {
+        0 => true,
+        8 => caps.sv39,
+        9 => caps.sv48,
+        10 => caps.sv57,
+        _ => false,
     }
 }

@@ -6,12 +6,14 @@ use rustc_hash::FxHashSet;
 use tlproof_pcie::PhysAddr;
 
 use super::command::Command;
-use super::history::{Direct, History};
+use super::history::History;
 use super::registers::{Registers, offset};
-use super::walk::Walker;
+use super::translator::Overlay;
+use super::views::Main;
+use super::walk::{Walker, native};
 use super::{
-    Actual, Capabilities, Choices, Fault, FaultRecord, Field, Mismatch, Outcome, Request, Stamp,
-    Status, Translation,
+    Actual, Capabilities, Choices, Fault, FaultRecord, Field, Mismatch, Outcome, Permissions,
+    Request, Response, Stamp, Status, Translation,
 };
 use crate::memory::Memory;
 
@@ -34,6 +36,8 @@ enum PendingKind {
     /// Its name in the history.
     Invalidation(u64),
     Fence(Option<(u64, u32)>),
+    /// A message to a device: nothing that this judge follows.
+    Message,
     Illegal,
 }
 
@@ -182,17 +186,19 @@ impl Judge {
             let at = base + u64::from(index) * 16;
             let words = [mem.read_u64(PhysAddr(at)), mem.read_u64(PhysAddr(at + 8))];
             let command = match words {
-                [Ok(w0), Ok(w1)] if fctl & 1 == 1 => {
-                    Command::decode([w0.swap_bytes(), w1.swap_bytes()], &caps, fctl & 2 != 0)
+                [Ok(w0), Ok(w1)] => {
+                    let words = [w0, w1].map(|w| native(w, fctl & 1 == 1));
+                    let ddtp = self.registers.ddtp();
+                    Command::decode(words, &caps, &self.choices, fctl, ddtp)
                 }
-                [Ok(w0), Ok(w1)] => Command::decode([w0, w1], &caps, fctl & 2 != 0),
                 _ => Command::Illegal,
             };
             let kind = match command {
                 Command::Invalidate(scope) => {
                     PendingKind::Invalidation(self.history.submitted(scope))
                 }
-                Command::Fence(store) => PendingKind::Fence(store),
+                Command::Fence { store, .. } => PendingKind::Fence(store),
+                Command::AtsInvalidate(_) | Command::AtsGroupResponse(_) => PendingKind::Message,
                 Command::Illegal => PendingKind::Illegal,
             };
             self.commands.push_back(Pending { index, kind });
@@ -222,6 +228,7 @@ impl Judge {
                     self.history.completed(&self.unfenced);
                     self.unfenced.clear();
                 }
+                Some(PendingKind::Message) => {}
                 Some(PendingKind::Illegal) | None => return,
             }
             self.commands.pop_front();
@@ -233,16 +240,21 @@ impl Judge {
             caps: &self.registers.capabilities,
             choices: &self.choices,
             fctl: self.registers.fctl(),
+            qosid: self.registers.qosid(),
         }
     }
 
     /// What the tables demand as they stand now.
     #[must_use]
     pub fn translate<M: Memory>(&self, mem: &M, request: &Request) -> Outcome {
-        let mut tables = Direct {
-            mem,
-            ddtp: self.registers.ddtp(),
-        };
+        self.response(mem, request).outcome
+    }
+
+    /// The same, with what else a translation does: nothing is changed in `mem`.
+    #[must_use]
+    pub fn response<M: Memory>(&self, mem: &M, request: &Request) -> Response {
+        let main = Main(mem);
+        let mut tables = Overlay::new(&main, self.registers.ddtp());
         self.walker().translate(&mut tables, request)
     }
 
@@ -262,9 +274,10 @@ impl Judge {
             caps: &self.registers.capabilities,
             choices: &self.choices,
             fctl: self.registers.fctl(),
+            qosid: self.registers.qosid(),
         };
         let ddtp = self.registers.ddtp();
-        let now = walker.translate(&mut self.history.current(mem, ddtp), request);
+        let now = walker.outcome(&mut self.history.current(&Main(mem), ddtp), request);
         let mut explained = None;
         let mut mismatch = match compare(&now, actual) {
             Ok(()) if !may_be_suppressed(&now) => {
@@ -283,7 +296,7 @@ impl Judge {
                 .history
                 .versions(mem, ddtp, since.0, forget_invalidations);
             for _ in 0..COMBINATIONS {
-                let outcome = walker.translate(&mut versions, request);
+                let outcome = walker.outcome(&mut versions, request);
                 if versions.consistent() && compare(&outcome, actual).is_ok() {
                     let first = *explained.get_or_insert(outcome);
                     ambiguous = reported(&first) != reported(&outcome);
@@ -322,10 +335,11 @@ impl Judge {
             caps: &self.registers.capabilities,
             choices: &self.choices,
             fctl: self.registers.fctl(),
+            qosid: self.registers.qosid(),
         };
         let mut versions = self.history.versions(mem, ddtp, since.0, false);
         for _ in 0..COMBINATIONS {
-            let outcome = walker.translate(&mut versions, request);
+            let outcome = walker.outcome(&mut versions, request);
             if let Outcome::Ok(t) = outcome
                 && versions.consistent()
             {
@@ -475,12 +489,18 @@ fn compare(outcome: &Outcome, actual: &Actual) -> Result<(), Mismatch> {
     };
     let answered = describe(actual.status, actual.cause);
     match outcome {
-        Outcome::Unmodelled(what) => mismatch(
-            Field::Unmodelled,
-            format!("a model of {what}"),
-            answered,
-            "IOMMU §5.3",
-        ),
+        Outcome::Completion(completion) => {
+            let granted = completion.permissions != Permissions::NONE;
+            if actual.status != Status::Ok {
+                mismatch(Field::Status, "Success".to_owned(), answered, "IOMMU §2.6")
+            } else if granted && actual.spa.0 != completion.address {
+                let expected = PhysAddr(completion.address).to_string();
+                let got = actual.spa.to_string();
+                mismatch(Field::Address, expected, got, "IOMMU §2.6")
+            } else {
+                Ok(())
+            }
+        }
         Outcome::Ok(translation) => {
             let Translation { spa, pbmt, .. } = translation;
             if actual.status != Status::Ok {

@@ -21,11 +21,9 @@
 //!
 //! # What is modelled
 //!
-//! Device directories of both formats with all configuration checks, Sv39, Sv48 and Sv57 with
-//! Svnapot, Svpbmt and Svrsw60t59b, both endiannesses, IOTINVAL, IODIR, IOFENCE, and the fault
-//! queue. A second stage, process directories, ATS translation, MSI page tables, Sv32 and hardware
-//! A/D updates give [`Outcome::Unmodelled`] when tables use them, which they legally can only if
-//! the capability is there.
+//! The translation process of the specification with all of its ratified extensions: both formats
+//! of the device directory, process directories, both stages with Sv32 to Sv57, Svnapot, Svpbmt
+//! and Svrsw60t59b, both endiannesses, updates of the A and D bits, MSI page tables, ATS.
 //!
 //! ```
 //! use tlproof_golden::iommu::{Actual, Choices, Judge, Outcome, Request, Status};
@@ -51,18 +49,30 @@
 //! ```
 
 mod capabilities;
+mod choices;
 mod command;
 mod context;
 mod history;
 mod judge;
+mod memory;
+mod mrif;
+mod outcome;
 mod registers;
+mod translator;
 mod types;
+mod views;
 mod walk;
 
 pub use capabilities::Capabilities;
+pub use choices::{Choices, WalkEvents, WideAddress, WideMsiMask};
+pub use command::{AtsTarget, Command, Scope};
 pub use judge::Judge;
-pub use registers::Registers;
-pub use types::{
-    Actual, Choices, Fault, FaultRecord, Field, Mismatch, Outcome, Pbmt, Request, Stamp, Status,
-    TransactionType, Translation, WideAddress,
+pub use memory::{FlatMemory, Injected, MemoryFault, SystemMemory};
+pub use mrif::{MrifEffect, MrifRequest};
+pub use outcome::{
+    Completion, Fault, FaultRecord, Loads, Mrif, Outcome, Permissions, Qos, Response, Translation,
+    Update,
 };
+pub use registers::Registers;
+pub use translator::Translator;
+pub use types::{Actual, AtsFlags, Field, Mismatch, Pbmt, Request, Stamp, Status, TransactionType};

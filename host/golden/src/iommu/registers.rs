@@ -14,6 +14,7 @@ pub(super) mod offset {
     pub const FQT: u32 = 52;
     pub const CQCSR: u32 = 72;
     pub const FQCSR: u32 = 76;
+    pub const QOSID: u32 = 624;
     pub const ICVEC: u32 = 760;
     pub const MSI_CFG_TBL: u32 = 768;
 }
@@ -123,6 +124,12 @@ impl Registers {
     #[must_use]
     pub fn fqcsr(&self) -> u32 {
         self.u32(offset::FQCSR)
+    }
+
+    /// `iommu_qosid`.
+    #[must_use]
+    pub fn qosid(&self) -> u32 {
+        self.u32(offset::QOSID)
     }
 
     /// `icvec`.

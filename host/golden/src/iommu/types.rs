@@ -1,7 +1,6 @@
 //! Questions to the judge and its answers.
 
 use std::fmt;
-use std::ops::RangeInclusive;
 
 use tlproof_pcie::PhysAddr;
 
@@ -61,6 +60,19 @@ pub struct Request {
     pub privileged: bool,
     /// I/O virtual address.
     pub iova: u64,
+    /// What an ATS translation request asks for; not looked at in other requests.
+    pub ats: AtsFlags,
+}
+
+/// The flags of an ATS translation request (PCIe 6.0 §10.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct AtsFlags {
+    /// No Write: the function does not ask for write permission.
+    pub no_write: bool,
+    /// Execute Requested, of the PASID prefix.
+    pub execute: bool,
+    /// The requester is a CXL type 1 or type 2 device (IOMMU §2.6).
+    pub cxl: bool,
 }
 
 impl Request {
@@ -78,7 +90,18 @@ impl Request {
             process_id: None,
             privileged: false,
             iova,
+            ats: AtsFlags {
+                no_write: false,
+                execute: false,
+                cxl: false,
+            },
         }
+    }
+
+    /// Whether the request asks for supervisor privilege, which only one with a `process_id` can.
+    #[must_use]
+    pub const fn supervisor(&self) -> bool {
+        self.privileged && self.process_id.is_some()
     }
 }
 
@@ -138,104 +161,6 @@ impl fmt::Display for Status {
     }
 }
 
-/// A successful translation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Translation {
-    /// Supervisor physical address.
-    pub spa: PhysAddr,
-    /// Memory type.
-    pub pbmt: Pbmt,
-    /// Bytes that the leaf entry maps; `u64::MAX` where no page table was walked.
-    pub page_size: u64,
-}
-
-/// A fault, and the record that the IOMMU writes for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Fault {
-    /// Cause and the fields of the record.
-    pub record: FaultRecord,
-    /// A record is written; `DC.tc.DTF` did not suppress it (IOMMU §3.2).
-    pub reported: bool,
-    /// How the bridge answers, by [`Choices::completer_abort`].
-    pub status: Status,
-    /// The paragraph that demands the fault.
-    pub clause: &'static str,
-}
-
-impl Fault {
-    /// The cause, as numbered by IOMMU §3.2.
-    #[must_use]
-    pub const fn cause(&self) -> u16 {
-        self.record.cause
-    }
-}
-
-/// The defined fields of a fault-queue record (IOMMU §3.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FaultRecord {
-    /// `CAUSE`.
-    pub cause: u16,
-    /// `TTYP`.
-    pub ttyp: u8,
-    /// `DID`.
-    pub device_id: u32,
-    /// `PV` and `PID`.
-    pub process_id: Option<u32>,
-    /// `PRIV`.
-    pub privileged: bool,
-    /// `iotval`.
-    pub iotval: u64,
-    /// `iotval2`.
-    pub iotval2: u64,
-}
-
-impl FaultRecord {
-    /// Decodes the four little-endian doublewords of a record. The custom and reserved bits of
-    /// the second are ignored.
-    #[must_use]
-    pub const fn decode(entry: &[u64; 4]) -> Self {
-        let word = entry[0];
-        let process_id = if word >> 32 & 1 == 1 {
-            Some((word >> 12 & 0xf_ffff) as u32)
-        } else {
-            None
-        };
-        Self {
-            cause: (word & 0xfff) as u16,
-            ttyp: (word >> 34 & 0x3f) as u8,
-            device_id: (word >> 40) as u32,
-            process_id,
-            privileged: word >> 33 & 1 == 1,
-            iotval: entry[2],
-            iotval2: entry[3],
-        }
-    }
-}
-
-/// What the architecture demands for a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// The access goes on with this address and memory type.
-    Ok(Translation),
-    /// The access is aborted.
-    Fault(Fault),
-    /// The tables use a feature that this model does not know. Only possible if the capability
-    /// that is named is set.
-    Unmodelled(&'static str),
-}
-
-impl Outcome {
-    /// The status that the bridge sees; an unmodelled feature has none.
-    #[must_use]
-    pub const fn status(&self) -> Option<Status> {
-        match self {
-            Self::Ok(_) => Some(Status::Ok),
-            Self::Fault(fault) => Some(fault.status),
-            Self::Unmodelled(_) => None,
-        }
-    }
-}
-
 /// What the device under test answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Actual {
@@ -262,8 +187,6 @@ pub enum Field {
     MemoryType,
     /// A fault record that should not be there, or a field of one.
     FaultRecord,
-    /// The judge cannot tell: see [`Outcome::Unmodelled`].
-    Unmodelled,
 }
 
 impl Field {
@@ -276,7 +199,6 @@ impl Field {
             Self::Address => "address",
             Self::MemoryType => "memory type",
             Self::FaultRecord => "fault record",
-            Self::Unmodelled => "unmodelled feature",
         }
     }
 }
@@ -293,56 +215,6 @@ pub struct Mismatch {
     pub got: String,
     /// The paragraph of the specification.
     pub clause: &'static str,
-}
-
-/// What becomes of an address in a device directory that is wider than `capabilities.PAS`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WideAddress {
-    /// The access that uses it faults.
-    AccessFault,
-    /// The entry that holds it is misconfigured.
-    Misconfigured,
-}
-
-/// The choices that the specification leaves to an implementation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choices {
-    /// Causes that the bridge answers with CA; it answers all others with UR. IOMMU §7.3
-    /// ("Aborting transactions") leaves the status to the bridge, and §7.4 calls CA appropriate
-    /// for what detected corruption.
-    pub completer_abort: RangeInclusive<u16>,
-    /// Whether `iotval` holds the offset in the page; the note in IOMMU §3.2 on partitioned IOVAs
-    /// allows 0 in its place.
-    pub iotval_page_offset: bool,
-    /// When addresses beyond `PAS` in a device context are found out (IOMMU §2.1.4, note).
-    pub wide_address: WideAddress,
-    /// `fctl.GXL` is writable, which makes both values of `DC.tc.SXL` legal (IOMMU §2.1.4, §5.4).
-    pub gxl_writable: bool,
-    /// A device context with `msiptp.MODE` not Off while `iohgatp.MODE` is Bare is misconfigured;
-    /// IOMMU §2.1.4 only recommends it.
-    pub msi_needs_second_stage: bool,
-    /// An address beyond `PAS` that no page table translates is an access fault of the IOMMU
-    /// (IOMMU §5.3, `PAS`); otherwise the bridge's attribute check finds it (IOMMU §7.2).
-    pub wide_pass_through_faults: bool,
-    /// Bits of `RCID` and `MCID` that are supported (IOMMU §2.1.4: wider values are misconfigured).
-    pub qos_id_bits: (u8, u8),
-}
-
-impl Default for Choices {
-    /// CA for the causes that report corruption and internal errors (268 to 274), the full IOVA in
-    /// `iotval`, access faults for wide addresses, `GXL` fixed, MSI tables only with a second
-    /// stage, 12-bit QoS IDs.
-    fn default() -> Self {
-        Self {
-            completer_abort: 268..=274,
-            iotval_page_offset: true,
-            wide_address: WideAddress::AccessFault,
-            gxl_writable: false,
-            msi_needs_second_stage: true,
-            wide_pass_through_faults: false,
-            qos_id_bits: (12, 12),
-        }
-    }
 }
 
 /// A position in the history of stores and register accesses.

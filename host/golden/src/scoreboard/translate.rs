@@ -4,7 +4,7 @@ use tlproof_pcie::{CplStatus, Head, MemAttr, MemType, PhysAddr, tlp::AddressType
 
 use super::{Dest, Scoreboard, Translated};
 use crate::flight::{Demand, Grant, Responder};
-use crate::iommu::{Actual, Outcome, Request, Stamp, Status, TransactionType};
+use crate::iommu::{Actual, AtsFlags, Request, Stamp, Status, TransactionType};
 use crate::memory::Memory;
 use crate::violation::{Rule, Tap, TlpId};
 
@@ -146,6 +146,7 @@ impl Scoreboard {
             process_id: pasid.map(|p| p.pasid),
             privileged: pasid.is_some_and(|p| p.privileged),
             iova: head.addr().0,
+            ats: AtsFlags::default(),
         };
         let answer = Actual {
             status: actual.status,
@@ -154,12 +155,11 @@ impl Scoreboard {
             pbmt: actual.pbmt,
         };
         match self.judge.check(mem, &request, stamp, &answer) {
-            Ok(Outcome::Unmodelled(_)) => None,
             Ok(outcome) => {
-                if probe && outcome.status() != Some(Status::Ok) {
+                if probe && outcome.status() != Status::Ok {
                     self.check_exposure(mem, &request, stamp);
                 }
-                outcome.status()
+                Some(outcome.status())
             }
             Err(m) => {
                 self.violate(

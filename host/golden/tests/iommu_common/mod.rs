@@ -1,6 +1,8 @@
 //! A machine for the tests of the judge, with an encoder of its own for all tables.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod tables;
+
 use tlproof_golden::iommu::{Actual, Choices, Judge, Mismatch, Outcome, Request, Stamp, Status};
 use tlproof_golden::memory::{CachedMemory, Memory};
 use tlproof_pcie::{MemoryMap, PhysAddr};
@@ -139,7 +141,7 @@ impl Machine {
         {
             Outcome::Fault(f) => f.cause(),
             Outcome::Ok(_) => 0,
-            Outcome::Unmodelled(what) => panic!("{what}"),
+            Outcome::Completion(c) => panic!("{c:?}"),
         }
     }
 
