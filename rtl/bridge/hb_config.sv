@@ -75,7 +75,7 @@ module hb_config #(
     .rdata_o(rdata[0]),
     // verilator lint_off PINCONNECTEMPTY
     .mem_enable_o(),  // no BAR
-    .bar0_o()
+    .bar0_o()         // likewise
     // verilator lint_on PINCONNECTEMPTY
   );
 

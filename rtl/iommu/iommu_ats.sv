@@ -132,6 +132,10 @@ module iommu_ats
   logic unused;
   assign unused = ^{cmd_dw0_i, completion_i};
 
+  if (TimeoutCycles < 8) begin : gen_timeout
+    $error("a timeout is at least 8 cycles, as it is counted in eighths");
+  end
+
   assert property (@(posedge clk_i) disable iff (!rst_ni)
       !$past(msg_valid_o && !msg_ready_i) || (msg_valid_o && $stable(msg_o)));
 endmodule

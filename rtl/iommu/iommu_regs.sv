@@ -204,7 +204,8 @@ module iommu_regs
       if (reg_no == RegCsr && wr_hi) {fie_q, fq_q.en} <= wdata[33:32];
       if (reg_no == RegIcvec && wr_lo) icvec_q <= wdata[15:0];
 
-      if (reg_no[8:5] == 4'd3) begin
+      // Without messages the table is hardwired to 0 (IOMMU §5.29).
+      if (reg_no[8:5] == 4'd3 && Cfg.igs != 2'd1) begin
         if (!reg_no[0]) begin
           if (wr_lo) msi_q[msi_row].addr[31:2] <= wdata[31:2];
           if (wr_hi) msi_q[msi_row].addr[55:32] <= wdata[55:32];

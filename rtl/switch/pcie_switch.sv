@@ -113,7 +113,7 @@ module pcie_switch #(
       .np_stamp_o(),  // posted TLPs are done as they leave: `in_order_o` is enough
       .take_i(st_pop[3*p +: 3]),
       .p_done_i(p_done),
-      .p_done_cnt_o()
+      .p_done_cnt_o()  // likewise
       // verilator lint_on PINCONNECTEMPTY
     );
 

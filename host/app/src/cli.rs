@@ -102,7 +102,7 @@ pub struct CheckArgs {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     #[command(flatten)]
-    #[allow(missing_docs)]
+    #[expect(missing_docs, reason = "a text here would stand in the help")]
     pub common: Common,
 }
 
@@ -134,10 +134,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub kernel_trace: bool,
     #[command(flatten)]
-    #[allow(missing_docs)]
+    #[expect(missing_docs, reason = "a text here would stand in the help")]
     pub machine: MachineArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
+    #[expect(missing_docs, reason = "a text here would stand in the help")]
     pub common: Common,
 }
 
@@ -154,7 +154,7 @@ pub struct FuzzArgs {
     #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub steps: u32,
     #[command(flatten)]
-    #[allow(missing_docs)]
+    #[expect(missing_docs, reason = "a text here would stand in the help")]
     pub common: Common,
 }
 
@@ -185,7 +185,7 @@ pub struct ReplayArgs {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     #[command(flatten)]
-    #[allow(missing_docs)]
+    #[expect(missing_docs, reason = "a text here would stand in the help")]
     pub common: Common,
 }
 
@@ -252,7 +252,7 @@ pub struct DmabenchArgs {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     #[command(flatten)]
-    #[allow(missing_docs)]
+    #[expect(missing_docs, reason = "a text here would stand in the help")]
     pub common: Common,
 }
 
@@ -335,7 +335,7 @@ pub struct TreeArgs {
     #[arg(short, long)]
     pub verbose: bool,
     #[command(flatten)]
-    #[allow(missing_docs)]
+    #[expect(missing_docs, reason = "a text here would stand in the help")]
     pub machine: MachineArgs,
 }
 

@@ -81,3 +81,23 @@ fn gaps_of_dma_ranges_are_reserved() {
     assert_eq!(b.map(RAM, 4096, ToDevice, NONE), Ok(0x8000_0000));
     assert_eq!(b.map(RAM, 4096, ToDevice, NONE), Err(MapError::NoIova));
 }
+
+/// The record of a mapping goes without a call where none is needed, and only there.
+#[test]
+fn what_needs_no_unmap() {
+    for (attach, coherent, gone) in [
+        (Attach::Direct, true, true),
+        (Attach::Direct, false, false),
+        (Attach::Strict, true, false),
+    ] {
+        let device = Device {
+            coherent,
+            ..device()
+        };
+        let mut b = Bench::new(Config::default(), device, attach);
+        let dma = DmaAddr(b.map(RAM, 64, ToDevice, NONE).unwrap());
+        assert_eq!(b.dma.dma_unmap_not_needed(b.dev, dma, 64, ToDevice), gone);
+        assert_eq!(b.dma.live().count(), usize::from(!gone));
+        assert!(!gone || !b.dma.dma_unmap_not_needed(b.dev, dma, 64, ToDevice));
+    }
+}

@@ -450,3 +450,29 @@ fn a_file() {
         "         tlproof-1       [001] .....     4.930331: dma_unmap_phys: 0000:01:00.0 dir="
     ));
 }
+
+/// What is looked at aside is still there for who records, and for nobody else.
+#[test]
+fn events_since_a_mark() {
+    for on in [true, false] {
+        let mut b = strict(device());
+        b.dma.trace.set_enabled(on);
+        b.map(RAM, 64, ToDevice, NONE).unwrap();
+        let before = b.dma.trace.take();
+        assert_eq!(before.is_empty(), !on);
+        b.map(RAM, 128, ToDevice, NONE).unwrap();
+        let mark = b.dma.trace.mark();
+        b.map(RAM, 256, ToDevice, NONE).unwrap();
+        let sizes = |events: &[Event]| -> Vec<u64> {
+            let size = |e: &Event| match e {
+                Event::DmaMapPhys { size, .. } => Some(*size),
+                _ => None,
+            };
+            events.iter().filter_map(size).collect()
+        };
+        assert_eq!(sizes(&b.dma.trace.since(mark)), [256]);
+        b.map(RAM, 512, ToDevice, NONE).unwrap();
+        let kept: &[u64] = if on { &[128, 256, 512] } else { &[] };
+        assert_eq!(sizes(&b.dma.trace.take()), kept);
+    }
+}

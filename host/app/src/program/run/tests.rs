@@ -402,3 +402,34 @@ fn a_ring_that_is_out_of_step() {
     r.step(&program.ops[1]).unwrap();
     assert!(r.out.failures.iter().any(|f| f.field == "virtio"));
 }
+
+/// A device that finds less in a chain than the driver has put into it.
+#[test]
+fn a_chain_that_lacks_a_buffer() {
+    let program = Program {
+        world: world(),
+        ops: vec![Op::Virtio {
+            dev: 0,
+            out: vec![64],
+            input: vec![],
+        }],
+    };
+    let mut r = Runner::new(&program, None).unwrap();
+    r.step(&program.ops[0]).unwrap();
+    assert_eq!(r.out.failures, []);
+    let mut queue = r.queues[0].take().unwrap();
+    let buffers = r.buffers(7, 0, &[64, 64], Direction::ToDevice);
+    let out = [tlproof_dma::block::PhysVec {
+        paddr: buffers[0].phys,
+        len: 64,
+    }];
+    let one = tlproof_dma::virtio_ring::Buffers::Memory {
+        out: &out,
+        input: &[],
+    };
+    let virtio = &mut queue.virtio;
+    r.bench.virtio_add(0, virtio, one, 99).unwrap();
+    r.serve(0, &mut queue, &buffers).unwrap();
+    let text: Vec<_> = r.out.failures.iter().map(|f| f.text.as_str()).collect();
+    assert_eq!(text, ["1 buffers are not in the chain"]);
+}

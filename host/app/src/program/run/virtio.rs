@@ -6,7 +6,7 @@
 use tlproof_dma::{
     block::PhysVec,
     machine::Machine,
-    virtio_ring::{Buffers, DescFlags, Layout},
+    virtio_ring::{Buffers, DescFlags, Layout, VirtqueueError},
 };
 use tlproof_pcie::{Direction, DmaAddr};
 
@@ -100,7 +100,9 @@ impl Runner {
                     self.bench.sim.compare_memory(*dma, want, &got);
                 }
             }
-            Err(_) => self.out.refused += 1,
+            Err(VirtqueueError::Map(e)) => self.refused(f, &e, "virtqueue_add"),
+            Err(VirtqueueError::Empty | VirtqueueError::Full(_)) => self.out.refused += 1,
+            Err(e) => self.fail("virtio", e.to_string()),
         }
         self.give(&reads);
         self.give(&writes);
@@ -110,7 +112,7 @@ impl Runner {
 
     /// The device takes the next chain, reads and writes its buffers, and returns it. Gives back
     /// where it wrote and what.
-    fn serve(
+    pub(super) fn serve(
         &mut self,
         f: usize,
         queue: &mut Queue,
@@ -155,15 +157,26 @@ impl Runner {
                 let d = Descriptor::pattern(self.transfer, false, addr, bytes, 0);
                 self.firmware(f, &d)?;
                 let got = self.look(f, addr, bytes.min(LOOK))?;
-                if let Some(b) = seen.next() {
-                    let want = &b.bytes[..got.len().min(b.bytes.len())];
-                    self.out.compared += want.len() as u64;
-                    self.bench.sim.compare_memory(addr, want, &got);
+                match seen.next() {
+                    Some(b) if b.bytes.len() == bytes as usize => {
+                        let want = &b.bytes[..got.len()];
+                        self.out.compared += want.len() as u64;
+                        self.bench.sim.compare_memory(addr, want, &got);
+                    }
+                    other => {
+                        let driver = other.map(|b| b.bytes.len());
+                        let text = format!("{bytes} bytes to read, of the driver's {driver:?}");
+                        self.fail("virtio", text);
+                    }
                 }
             }
             next = flags
                 .contains(DescFlags::NEXT)
                 .then_some(word(14, 2) as u16);
+        }
+        let unseen = seen.count();
+        if unseen != 0 {
+            self.fail("virtio", format!("{unseen} buffers are not in the chain"));
         }
         let element = queue.layout.used_slot(queue.next) - queue.layout.used();
         let id = u32::from(head).to_le_bytes();
