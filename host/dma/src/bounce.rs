@@ -84,7 +84,7 @@ impl<I: IommuDriver> Dma<I> {
             }
             return Err(MapError::SwiotlbFull(size));
         };
-        self.devices[dev.0].skip_sync = false;
+        self.device_mut(dev)?.skip_sync = false;
         self.trace.emit(|| Event::SwiotlbMap {
             dev: bdf,
             phys,

@@ -26,7 +26,7 @@ pub enum Backend {
     Identity,
     /// A Xen guest without an IOMMU of its own.
     Xen,
-    /// An IOMMU DMA domain; the index of the domain in the order of creation.
+    /// An IOMMU DMA domain; its index, which is given again when the last device has left.
     Iommu(usize),
 }
 

@@ -91,7 +91,8 @@ pub(crate) struct DmaDomain {
 pub struct Dma<I> {
     pub(crate) config: Config,
     pub(crate) iommu: Option<I>,
-    pub(crate) devices: Vec<Device>,
+    /// By ID; `None` for one that was removed.
+    pub(crate) devices: Vec<Option<Device>>,
     pub(crate) domains: Vec<DmaDomain>,
     pub(crate) swiotlb: Option<Swiotlb>,
     pub(crate) pages: Option<Box<dyn PageSource>>,
@@ -188,16 +189,20 @@ impl<I: IommuDriver> Dma<I> {
         &self.warnings
     }
 
-    /// Adds a device and attaches it.
+    /// Adds a device and attaches it; [`Dma::remove_device`] is the way back.
     ///
     /// # Errors
-    /// The IOMMU refuses or there is none.
+    /// [`MapError::Exists`] for a Requester ID that a device has; the IOMMU refuses or there is
+    /// none.
     pub fn add_device(
         &mut self,
         m: &mut dyn Machine,
         mut device: Device,
         attach: Attach,
     ) -> Result<DeviceId, MapError> {
+        if self.find_device(device.bdf).is_some() {
+            return Err(MapError::Exists(device.bdf));
+        }
         let attach = match attach {
             Attach::Strict | Attach::Lazy if self.config.quirks.identity_only => Attach::Identity,
             other => other,
@@ -232,7 +237,7 @@ impl<I: IommuDriver> Dma<I> {
         };
         device.skip_sync = self.may_skip_sync(&device);
         self.ram.clone_from(&m.memory_map().dram);
-        self.devices.push(device);
+        self.devices.push(Some(device));
         Ok(DeviceId(self.devices.len() - 1))
     }
 
@@ -267,7 +272,13 @@ impl<I: IommuDriver> Dma<I> {
             true => FlushQueue::single(ms),
             false => FlushQueue::per_cpu(cpus, ms),
         });
-        self.domains.push(DmaDomain { id, iova, fq, end });
+        let domain = DmaDomain { id, iova, fq, end };
+        // One that its last device has left makes room.
+        if let Some(index) = (0..self.domains.len()).find(|i| !self.is_used(*i)) {
+            self.domains[index] = domain;
+            return Ok(index);
+        }
+        self.domains.push(domain);
         Ok(self.domains.len() - 1)
     }
 
@@ -285,15 +296,22 @@ impl<I: IommuDriver> Dma<I> {
     /// A device.
     ///
     /// # Errors
-    /// [`MapError::NoDevice`] for an ID of another [`Dma`].
+    /// [`MapError::NoDevice`] for an ID of another [`Dma`] or of a device that was removed.
     pub fn device(&self, dev: DeviceId) -> Result<&Device, MapError> {
-        self.devices.get(dev.0).ok_or(MapError::NoDevice)
+        let device = self.devices.get(dev.0).and_then(Option::as_ref);
+        device.ok_or(MapError::NoDevice)
+    }
+
+    pub(crate) fn device_mut(&mut self, dev: DeviceId) -> Result<&mut Device, MapError> {
+        let device = self.devices.get_mut(dev.0).and_then(Option::as_mut);
+        device.ok_or(MapError::NoDevice)
     }
 
     /// The device with a Requester ID.
     #[must_use]
     pub fn find_device(&self, bdf: Bdf) -> Option<DeviceId> {
-        self.devices.iter().position(|d| d.bdf == bdf).map(DeviceId)
+        let is_it = |d: &Option<Device>| d.as_ref().is_some_and(|d| d.bdf == bdf);
+        self.devices.iter().position(is_it).map(DeviceId)
     }
 
     /// The domain that a device is attached to, `None` when it is not translated.
@@ -316,7 +334,7 @@ impl<I: IommuDriver> Dma<I> {
         }
         self.dma_supported(dev, mask)?;
         let skip = self.may_skip_sync(self.device(dev)?);
-        let d = self.devices.get_mut(dev.0).ok_or(MapError::NoDevice)?;
+        let d = self.device_mut(dev)?;
         d.dma_mask = Some(mask);
         d.skip_sync = skip;
         Ok(())
@@ -329,7 +347,7 @@ impl<I: IommuDriver> Dma<I> {
     /// memory, when no IOMMU helps.
     pub fn dma_set_coherent_mask(&mut self, dev: DeviceId, mask: u64) -> Result<(), MapError> {
         self.dma_supported(dev, mask)?;
-        let d = self.devices.get_mut(dev.0).ok_or(MapError::NoDevice)?;
+        let d = self.device_mut(dev)?;
         d.coherent_dma_mask = mask;
         Ok(())
     }
@@ -371,7 +389,7 @@ impl<I: IommuDriver> Dma<I> {
     /// # Errors
     /// No such device.
     pub fn dma_set_min_align_mask(&mut self, dev: DeviceId, mask: u64) -> Result<(), MapError> {
-        let d = self.devices.get_mut(dev.0).ok_or(MapError::NoDevice)?;
+        let d = self.device_mut(dev)?;
         d.min_align_mask = mask;
         Ok(())
     }
@@ -381,7 +399,7 @@ impl<I: IommuDriver> Dma<I> {
     /// # Errors
     /// No such device.
     pub fn dma_set_max_seg_size(&mut self, dev: DeviceId, size: u64) -> Result<(), MapError> {
-        let d = self.devices.get_mut(dev.0).ok_or(MapError::NoDevice)?;
+        let d = self.device_mut(dev)?;
         d.max_segment_size = size;
         Ok(())
     }

@@ -15,6 +15,9 @@ pub enum MapError {
     /// No such device.
     #[error("no such device")]
     NoDevice,
+    /// A device with this Requester ID is there (`-EEXIST`).
+    #[error("there is a device {0} already")]
+    Exists(Bdf),
     /// Size 0.
     #[error("size 0")]
     ZeroSize,
@@ -108,6 +111,7 @@ impl MapError {
     pub const fn errno(&self) -> i32 {
         match self {
             Self::NoDevice => -19,
+            Self::Exists(_) => -17,
             Self::NoKernelMapping
             | Self::ZeroSize
             | Self::Wraps

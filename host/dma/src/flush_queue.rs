@@ -117,6 +117,12 @@ impl FlushQueue {
         self.rings[ring].drain(..n).collect()
     }
 
+    /// The table pages of all that waits; the domain is gone.
+    pub(crate) fn into_freelist(self) -> Vec<PhysAddr> {
+        let pending = self.rings.into_iter().flatten();
+        pending.flat_map(|p| p.freelist).collect()
+    }
+
     /// Number of rings.
     pub(crate) fn cpus(&self) -> usize {
         self.rings.len()

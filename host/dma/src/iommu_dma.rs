@@ -129,7 +129,7 @@ impl<I: IommuDriver> Dma<I> {
         }
         let iova = pfn.map(|p| p << shift);
         if left_32bit {
-            self.devices[dev.0].pci_32bit_workaround = false;
+            self.device_mut(dev)?.pci_32bit_workaround = false;
             self.warn(WarningKind::Dac, Some(bdf), || {
                 format!(
                     "Using {}-bit DMA addresses",

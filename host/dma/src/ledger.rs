@@ -199,6 +199,16 @@ impl Ledger {
             .find(|m| m.contains(dma))
     }
 
+    /// Takes everything of a device that is gone, equal mappings once.
+    pub(crate) fn remove_device(&mut self, dev: DeviceId, bdf: Bdf) -> Vec<Mapping> {
+        self.draining.retain(|m| m.device != bdf);
+        let (first, last) = ((dev, DmaAddr(0)), (dev, DmaAddr(u64::MAX)));
+        let keys = self.live.range(first..=last).map(|(k, _)| *k);
+        let keys: Vec<_> = keys.collect();
+        let entries = keys.iter().filter_map(|k| self.live.remove(k)).flatten();
+        entries.map(|e| e.mapping).collect()
+    }
+
     /// Keeps a mapping until its domain is flushed.
     pub(crate) fn drain(&mut self, mapping: Mapping) {
         self.draining.push(mapping);

@@ -53,6 +53,7 @@ mod order;
 pub mod p2pdma;
 pub mod pages;
 pub mod profile;
+mod removal;
 pub mod riscv;
 pub mod sg;
 pub mod swiotlb;

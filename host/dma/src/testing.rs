@@ -236,6 +236,12 @@ pub struct FakeIommu {
     pub last: u64,
     /// Every map fails.
     pub broken: bool,
+    /// Blocking a device fails.
+    pub stuck: bool,
+    /// Domains that were freed.
+    pub freed: Vec<DomainId>,
+    /// Devices that were blocked.
+    pub blocked: Vec<Bdf>,
     domains: u32,
     log: Log,
 }
@@ -246,6 +252,9 @@ impl FakeIommu {
             pages: BTreeMap::new(),
             last: (1 << 47) - 1,
             broken: false,
+            stuck: false,
+            freed: Vec::new(),
+            blocked: Vec::new(),
             domains: 0,
             log: Rc::clone(log),
         }
@@ -266,7 +275,9 @@ impl IommuDriver for FakeIommu {
         Ok(DomainId(self.domains))
     }
 
-    fn domain_free(&mut self, _: &mut dyn Machine, _: DomainId) {}
+    fn domain_free(&mut self, _: &mut dyn Machine, domain: DomainId) {
+        self.freed.push(domain);
+    }
 
     fn attach(
         &mut self,
@@ -277,7 +288,11 @@ impl IommuDriver for FakeIommu {
         Ok(())
     }
 
-    fn block(&mut self, _: &mut dyn Machine, _: Bdf) -> Result<(), IommuError> {
+    fn block(&mut self, _: &mut dyn Machine, device: Bdf) -> Result<(), IommuError> {
+        if self.stuck {
+            return Err(IommuError::Timeout("fence"));
+        }
+        self.blocked.push(device);
         Ok(())
     }
 

@@ -76,7 +76,7 @@ impl<I: IommuDriver> Dma<I> {
     /// What a tracker needs besides the call itself, if there is one that is on.
     fn tracker(&mut self, dev: DeviceId) -> Option<(&mut DmaDebug, &Device, &Areas)> {
         let debug = self.debug.as_deref_mut()?;
-        Some((debug, self.devices.get(dev.0)?, &self.areas))
+        Some((debug, self.devices.get(dev.0)?.as_ref()?, &self.areas))
     }
 
     /// `CONFIG_DMA_BOUNCE_UNALIGNED_KMALLOC` with a pool: what overlaps is bounced.

@@ -41,14 +41,14 @@ fn masks() {
             }
         }
         assert!(!b.dma.dma_addressing_limited(dev) || narrow);
-        b.dma.devices[0].bus_dma_limit = 0xbfff_ffff;
+        b.dma.device_mut(b.dev).unwrap().bus_dma_limit = 0xbfff_ffff;
         assert!(b.dma.dma_addressing_limited(dev));
-        b.dma.devices[0].dma_mask = None;
+        b.dma.device_mut(b.dev).unwrap().dma_mask = None;
         assert_eq!(b.dma.dma_set_mask(dev, u64::MAX), Err(MapError::NoMask));
     }
     let mut b = Bench::new(Config::default(), device(), Attach::Direct).pool(false);
     assert_eq!(b.dma.dma_max_mapping_size(b.dev), u64::MAX);
-    b.dma.devices[0].bus_dma_limit = 0xbfff_ffff;
+    b.dma.device_mut(b.dev).unwrap().bus_dma_limit = 0xbfff_ffff;
     assert_eq!(b.dma.dma_max_mapping_size(b.dev), 256 << 10);
     let b = Bench::new(Config::default(), device(), Attach::Xen).pool(false);
     assert_eq!(b.dma.dma_max_mapping_size(b.dev), 256 << 10);

@@ -163,6 +163,7 @@ fn out_of_reach() {
         pci: false,
         ..Device::new(FAR)
     };
+    b.dma.remove_device(&mut b.m, b.dev).unwrap();
     b.dev = b
         .dma
         .add_device(&mut b.m, platform, Attach::Strict)
@@ -207,6 +208,7 @@ fn unwinding_without_iova() {
             bus_dma_limit: BAR + 0x7fff,
             ..Device::new(FAR)
         };
+        b.dma.remove_device(&mut b.m, b.dev).unwrap();
         b.dev = b.dma.add_device(&mut b.m, narrow, Attach::Direct).unwrap();
         let ranges = [(0, 0x1000), (0x8000, 0x1000), (0x4000, 0x1000)];
         let (mut buf, at) = b.attached(&ranges);

@@ -175,6 +175,7 @@ fn a_failed_mapping_leaves_no_mark() {
         let mut b = Bench::with(config, Device::new(FAR), Attach::Strict);
         // No IOVA for all, so that every page is mapped by itself and dma-debug looks on.
         b.dma.iommu_mut().unwrap().last = 0x2fff;
+        b.dma.remove_device(&mut b.m, b.dev).unwrap();
         b.dev = b
             .dma
             .add_device(&mut b.m, Device::new(FAR), Attach::Strict)
@@ -209,6 +210,7 @@ fn a_mark_that_is_not_carried() {
 fn addresses_are_listed_without_iova() {
     let mut b = Bench::new(Device::new(FAR), Attach::Strict);
     b.dma.iommu_mut().unwrap().last = 0x4fff;
+    b.dma.remove_device(&mut b.m, b.dev).unwrap();
     b.dev = b
         .dma
         .add_device(&mut b.m, Device::new(FAR), Attach::Strict)

@@ -204,7 +204,7 @@ fn a_failed_bounce_is_undone() {
             .unwrap();
         // One page is left of the pool: enough for a head, not for head and tail.
         let hold = if flag == 0 { 0x4_0000 } else { 0x3_f000 };
-        let rule = b.dma.slot_rule(&b.dma.devices[0], 0xfff);
+        let rule = b.dma.slot_rule(b.dma.device(b.dev).unwrap(), 0xfff);
         b.dma
             .swiotlb
             .as_mut()

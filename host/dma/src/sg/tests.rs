@@ -214,7 +214,7 @@ fn peers_without_translation() {
 fn peers_of_an_untrusted_device() {
     for (profile, bounced) in [(Profile::Intended, false), (Profile::Linux72, true)] {
         let mut b = sg_bench(profile, Bdf::new(5, 0, 0), true).pool(false);
-        b.dma.devices[0].untrusted = true;
+        b.dma.device_mut(b.dev).unwrap().untrusted = true;
         let mut sg = [
             SgEntry::new(PhysAddr(BAR + 0x100), 64),
             SgEntry::new(PhysAddr(RAM + 0x100), 64),

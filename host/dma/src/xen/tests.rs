@@ -61,7 +61,7 @@ fn what_is_asked_before_and_what_is_not() {
         b.map(RAM, 64, ToDevice, Attrs::CC_SHARED),
         Err(MapError::CcShared)
     );
-    b.dma.devices[0].dma_mask = Some(0x3fff_ffff);
+    b.dma.device_mut(b.dev).unwrap().dma_mask = Some(0x3fff_ffff);
     assert!(matches!(
         b.map(BAR, 64, ToDevice, Attrs::MMIO),
         Err(MapError::Overflow { .. })

@@ -168,7 +168,7 @@ fn d14_what_a_single_buffer_may_be() {
     assert_eq!(b.dma.warnings().count(WarningKind::Vmalloc), 1);
     b.expect(&[14]);
     let Bench { dma, dev, .. } = &mut b;
-    let d = dma.devices[dev.0].clone();
+    let d = dma.device(*dev).unwrap().clone();
     let debug = dma.debug.as_mut().unwrap();
     let at = PhysAddr(RAM + 0x1000);
     debug.map_single(&d, &dma.areas, crate::debug::tracker::Pages::Ram, at, 64);
