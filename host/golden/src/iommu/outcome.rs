@@ -260,4 +260,6 @@ pub struct Response {
     pub gscid: Option<u32>,
     /// `PSCID`, where a first stage is active.
     pub pscid: Option<u32>,
+    /// `DC.tc.DTF` of the context, if one was found.
+    pub dtf: bool,
 }

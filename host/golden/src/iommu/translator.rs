@@ -1,5 +1,6 @@
 //! Translation as a pure function of registers and memory, without caches.
 
+use super::context::DeviceContext;
 use super::walk::{Entry, Space, Tables, Walker};
 use super::{Capabilities, Choices, MemoryFault, Request, Response, SystemMemory};
 
@@ -66,6 +67,20 @@ impl Translator {
             ddtp: self.ddtp,
         };
         self.walker().translate(&mut tables, request)
+    }
+
+    /// The context of a device, or none in mode Bare.
+    ///
+    /// # Errors
+    /// The cause for which there is none.
+    pub(super) fn locate<M: SystemMemory>(
+        &self,
+        memory: &M,
+        device_id: u32,
+    ) -> Result<Option<DeviceContext>, u16> {
+        let request = Request::untranslated(device_id, 0, false);
+        self.walker()
+            .device_context(&mut Overlay::new(memory, self.ddtp), &request)
     }
 
     /// The same, without a change of memory: [`Response::updates`] tells what it would be.

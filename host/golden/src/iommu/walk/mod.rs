@@ -213,7 +213,18 @@ impl Walker<'_> {
             loads: walk.loads,
             gscid: walk.dc.and_then(|dc| dc.active_gscid()),
             pscid: walk.pscid,
+            dtf: walk.dc.is_some_and(|dc| dc.dtf()),
         }
+    }
+
+    /// The context of a device, or none in mode Bare; a cause otherwise (IOMMU §2.3 steps 1 to 6).
+    pub fn device_context(
+        &self,
+        tables: &mut impl Tables,
+        request: &Request,
+    ) -> Result<Option<DeviceContext>, u16> {
+        let mut walk = self.walk(tables, request);
+        walk.device().map_err(|stop| stop.cause)
     }
 
     /// Only the outcome.
