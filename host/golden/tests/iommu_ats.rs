@@ -5,7 +5,7 @@ mod iommu_common;
 use iommu_common::tables::*;
 use iommu_common::*;
 use tlproof_golden::iommu::{
-    AtsFlags, Completion, Injected, Permissions, Request, Status, TransactionType,
+    AtsFlags, CleanPage, Completion, Injected, Permissions, Request, Status, TransactionType,
 };
 
 const GPA: u64 = 0x40_0000_0000;
@@ -370,6 +370,17 @@ fn accessed_and_dirty() {
     }
 }
 
+/// §2.4: a page that the first stage does not let write is not made dirty in the second.
+#[test]
+fn no_dirty_page_without_permission() {
+    let clean = RWX & !D;
+    let mut t = nested(tc::SADE | tc::GADE);
+    t.map(IOVA, pte(GPA, RWX & !W));
+    let second = t.map_guest(GPA, pte(FRAME, clean));
+    t.iommu.translate(&mut t.memory, &ats(IOVA, false, false));
+    assert_eq!(t.memory.get(second), pte(FRAME, clean));
+}
+
 /// §2.6 and §2.1.3.1: where hardware does not set them, a clear A, or a clear D that a write needs,
 /// leaves no access.
 #[test]
@@ -389,9 +400,14 @@ fn accessed_and_dirty_without_updates() {
             }
             let request = ats(IOVA, no_write, false);
             assert_eq!(permissions(&t.completion(&request)), result, "{flags:#x}");
-            t.iommu.choices.ats_read_only_needs_dirty = true;
+            t.iommu.choices.ats_clean_page = CleanPage::NoAccess;
             if flags & W == 0 {
                 assert_eq!(permissions(&t.completion(&request)), [false; 3]);
+            }
+            t.iommu.choices.ats_clean_page = CleanPage::ReadOnly;
+            if flags & A != 0 {
+                let read_only = [true, false, false];
+                assert_eq!(permissions(&t.completion(&request)), read_only);
             }
         }
     }

@@ -23,6 +23,19 @@ pub enum WideMsiMask {
     Used,
 }
 
+/// What an ATS translation request without No Write gets from a page whose D bit is 0 where hardware
+/// does not set it. IOMMU §2.6 denies single permissions; §2.1.3.1 makes a store to such a page a
+/// fault, which denies all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CleanPage {
+    /// No access, even if the page may not be written.
+    NoAccess,
+    /// No access if the page may be written; read access otherwise.
+    NoAccessIfWritable,
+    /// Read access.
+    ReadOnly,
+}
+
 /// What events 5 to 8 of the performance monitor count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalkEvents {
@@ -75,9 +88,8 @@ pub struct Choices {
     /// Status of an ATS translation request that met corruption (causes 268 to 274): CA, or UR.
     /// IOMMU §2.6 does not list these causes.
     pub ats_corruption_aborts: bool,
-    /// An ATS translation request without No Write that meets a clean page which it may not write
-    /// gets no access at all where D is not updated by hardware; otherwise read access (IOMMU §2.6).
-    pub ats_read_only_needs_dirty: bool,
+    /// Access of an ATS translation request to clean pages.
+    pub ats_clean_page: CleanPage,
     /// The original access type of an ATS translation request is what it asks for, write before
     /// execute before read; otherwise it is a read. Decides between causes 1, 5 and 7.
     pub ats_access_by_request: bool,
@@ -95,6 +107,12 @@ pub struct Choices {
     /// Commands with a `DID` or `PID` beyond what the mode or the capabilities support are
     /// illegal; otherwise they do nothing more than others (IOMMU §3.1.3: "must not").
     pub wide_operand_illegal: bool,
+    /// IOTINVAL.GVMA without a second stage and MSI page tables, and IODIR.INVAL_PDT without process
+    /// directories, are unsupported commands; otherwise they find nothing to invalidate (IOMMU §3.1).
+    pub absent_cache_command_illegal: bool,
+    /// The store of IOFENCE.C is big-endian with `fctl.BE`, as the command is; otherwise it is
+    /// little-endian always (IOMMU §3.1.2 does not say).
+    pub fence_data_big_endian: bool,
     /// MSIs in big-endian order are stored to interrupt files (AIA §9.3.2).
     pub mrif_big_endian: bool,
     /// An aligned 32-bit read of a page in MRIF mode returns 0; otherwise it is aborted
@@ -133,7 +151,7 @@ impl Default for Choices {
             qos_id_bits: (12, 12),
             execute_needs_read: false,
             ats_corruption_aborts: true,
-            ats_read_only_needs_dirty: false,
+            ats_clean_page: CleanPage::NoAccessIfWritable,
             ats_access_by_request: true,
             bare_size_log2: 12,
             cxl_io_for_pma: false,
@@ -141,6 +159,8 @@ impl Default for Choices {
             debug_superpages: true,
             walk_events: WalkEvents::PerEntry,
             wide_operand_illegal: false,
+            absent_cache_command_illegal: false,
+            fence_data_big_endian: false,
             mrif_big_endian: true,
             mrif_read_returns_zero: true,
             reset_mode_bare: false,

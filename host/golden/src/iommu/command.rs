@@ -84,7 +84,13 @@ impl Command {
         fctl: u32,
         ddtp: u64,
     ) -> Self {
+        let absent = match (w0 & 0x7f, w0 >> 7 & 7) {
+            (1, 1) => !caps.second_stage() && !caps.msi_flat,
+            (3, 1) => !caps.pd8 && !caps.pd17 && !caps.pd20,
+            _ => false,
+        };
         match (w0 & 0x7f, w0 >> 7 & 7) {
+            _ if absent && choices.absent_cache_command_illegal => Self::Illegal,
             (1, func3 @ (0 | 1)) => tables(w0, w1, func3 == 1, caps),
             (2, 0) => fence(w0, w1, fctl >> 1 & 1 == 1),
             (3, func3 @ (0 | 1)) => {

@@ -64,7 +64,7 @@ pub enum Injected {
 }
 
 /// Contiguous memory with faults where a test wants them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlatMemory {
     base: u64,
     words: Vec<u64>,
@@ -114,6 +114,15 @@ impl FlatMemory {
             .and_then(|i| self.words.get(i))
             .copied()
             .unwrap_or(0)
+    }
+
+    /// Doublewords in which another memory of the same place differs: address, here, there.
+    pub fn differences(&self, other: &Self) -> impl Iterator<Item = (u64, u64, u64)> {
+        let pairs = self.words.iter().zip(&other.words);
+        (self.base..)
+            .step_by(8)
+            .zip(pairs)
+            .filter_map(|(at, (a, b))| (a != b).then_some((at, *a, *b)))
     }
 
     fn index(&self, addr: u64) -> Option<usize> {

@@ -65,7 +65,7 @@ mod views;
 mod walk;
 
 pub use capabilities::Capabilities;
-pub use choices::{Choices, WalkEvents, WideAddress, WideMsiMask};
+pub use choices::{Choices, CleanPage, WalkEvents, WideAddress, WideMsiMask};
 pub use command::{AtsTarget, Command, Scope};
 pub use device::{AtsMessage, Iommu, PageRequest};
 pub use judge::Judge;

@@ -262,4 +262,21 @@ pub struct Response {
     pub pscid: Option<u32>,
     /// `DC.tc.DTF` of the context, if one was found.
     pub dtf: bool,
+    /// The size of the translation may be bounded by a page of an interrupt file; an IOMMU may then
+    /// give any smaller one.
+    pub beside_interrupt_files: bool,
+}
+
+impl Response {
+    /// Bytes for which the translation holds, a power of two; at most `2^bare_size_log2` where
+    /// neither stage has a page table.
+    #[must_use]
+    pub fn size(&self, translation: &Translation, bare_size_log2: u8) -> u64 {
+        let bare = self.loads.first_stage == 0 && self.loads.second_stage == 0;
+        if bare {
+            translation.page_size.min(1 << bare_size_log2.clamp(12, 63))
+        } else {
+            translation.page_size
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! The translation-request interface (IOMMU §4, §5.24 to §5.26).
 
 use super::Iommu;
-use crate::iommu::{AtsFlags, Outcome, Request, SystemMemory, TransactionType, Translation};
+use crate::iommu::{
+    AtsFlags, Outcome, Request, Response, SystemMemory, TransactionType, Translation,
+};
 
 /// Its registers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,19 +64,18 @@ impl<M: SystemMemory> Iommu<M> {
             .request(self.translator.choices.debug_execute_wins);
         let response = self.translate_with(&request, true);
         self.debug.response = match response.outcome {
-            Outcome::Ok(t) => self.debug_response(&t),
+            Outcome::Ok(t) => self.debug_response(&response, &t),
             _ => 1,
         };
         self.debug.control &= !1;
     }
 
-    fn debug_response(&self, t: &Translation) -> u64 {
+    fn debug_response(&self, response: &Response, t: &Translation) -> u64 {
         let choices = &self.translator.choices;
-        let size = match t.page_size {
-            _ if !choices.debug_superpages => 4096,
-            // Neither stage has a page table.
-            u64::MAX => 1 << choices.bare_size_log2.clamp(12, 55),
-            size => size,
+        let size = if choices.debug_superpages {
+            response.size(t, choices.bare_size_log2)
+        } else {
+            4096
         };
         let (s, low) = if size > 4096 {
             (1, size / 2 - 4096)

@@ -49,6 +49,7 @@ struct Queues {
 /// // A fault queue of 4 records at 0x8000_1000, on, with interrupts.
 /// iommu.write(40, 8, 0x8000_1000 >> 12 << 10 | 1);
 /// iommu.write(76, 4, 3);
+/// iommu.write(768, 8, 0x8000_2000); // where vector 0 is signalled
 ///
 /// // ddtp.iommu_mode is Off: cause 256, and the record says so.
 /// let response = iommu.translate(&Request::untranslated(5, 0x1000, false));
@@ -393,7 +394,7 @@ impl<M: SystemMemory> Iommu<M> {
         }
     }
 
-    /// IOFENCE.C (IOMMU §3.1.2). Its store is no access to a queue: it is little-endian.
+    /// IOFENCE.C (IOMMU §3.1.2).
     fn fence(&mut self, store: Option<(u64, u32)>, interrupt: bool) -> Step {
         if self.invalidations.any() {
             return Step::Wait;
@@ -402,6 +403,8 @@ impl<M: SystemMemory> Iommu<M> {
             return Step::Stop(TIMEOUT);
         }
         if let Some((address, data)) = store {
+            let swapped = self.big_endian() && self.translator.choices.fence_data_big_endian;
+            let data = if swapped { data.swap_bytes() } else { data };
             let stored = self.translator.capabilities.addressable(address)
                 && self.memory.store(address, &data.to_le_bytes()).is_ok();
             if !stored {

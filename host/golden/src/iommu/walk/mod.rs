@@ -178,6 +178,9 @@ struct Walk<'a, T> {
     updates: Vec<Update>,
     loads: Loads,
     pscid: Option<u32>,
+    /// Logarithm of the largest block without a page of an interrupt file, of which the translation is
+    /// a part.
+    hole: u32,
 }
 
 impl Walker<'_> {
@@ -195,6 +198,7 @@ impl Walker<'_> {
             updates: Vec::new(),
             loads: Loads::default(),
             pscid: None,
+            hole: 64,
         }
     }
 
@@ -214,6 +218,7 @@ impl Walker<'_> {
             gscid: walk.dc.and_then(|dc| dc.active_gscid()),
             pscid: walk.pscid,
             dtf: walk.dc.is_some_and(|dc| dc.dtf()),
+            beside_interrupt_files: walk.hole < 64,
         }
     }
 
@@ -371,7 +376,14 @@ impl<T: Tables> Walk<'_, T> {
                 Err(bits) => hole = bits,
             }
         }
-        let s2 = self.second_stage(dc, s1.addr, stages::Purpose::Access)?;
+        self.hole = hole;
+        let s2 = self.second_stage(
+            dc,
+            s1.addr,
+            stages::Purpose::Access {
+                writable: s1.allowed.write,
+            },
+        )?;
         if s1.is_identity() && s2.is_identity() {
             let mut done = self.pass_through(s2.addr)?;
             if hole < 64 {

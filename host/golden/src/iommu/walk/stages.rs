@@ -6,7 +6,7 @@ use tlproof_pcie::PhysAddr;
 use super::pte::Pte;
 use super::{Access, Entry, Format, Space, Step, Stop, Tables, Walk, fault, stop};
 use crate::iommu::context::{DeviceContext, root};
-use crate::iommu::{MemoryFault, Permissions, Update};
+use crate::iommu::{CleanPage, MemoryFault, Permissions, Update};
 
 /// The end of a stage.
 #[derive(Clone, Copy)]
@@ -60,7 +60,10 @@ impl FirstStage {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// The access itself.
-    Access,
+    Access {
+        /// The first stage lets it write.
+        writable: bool,
+    },
     /// A process-directory entry is read.
     Directory,
     /// A first-stage PTE is read; with the address space's root page it may be part of a cached
@@ -74,7 +77,7 @@ impl Purpose {
     /// Bits 1:0 of `iotval2` (IOMMU §3.2).
     const fn flags(self) -> u64 {
         match self {
-            Self::Access => 0,
+            Self::Access { .. } => 0,
             Self::Directory | Self::ReadPte { .. } => 1,
             Self::UpdatePte => 3,
         }
@@ -129,10 +132,15 @@ impl<T: Tables> Walk<'_, T> {
         Ok(done)
     }
 
-    /// Whether an ATS translation request makes its leaf dirty: it may write, and the page lets it.
-    const fn probe_writes(&self, pte: Pte, enabled: bool) -> bool {
+    /// Whether an ATS translation request makes its leaf dirty, or is refused for a clean one: it may
+    /// write, and the page lets it.
+    fn probe_writes(&self, writable: bool, enabled: bool) -> bool {
         !self.request.ats.no_write
-            && (pte.permissions().write || self.choices.ats_read_only_needs_dirty && !enabled)
+            && match self.choices.ats_clean_page {
+                CleanPage::NoAccess if !enabled => true,
+                CleanPage::ReadOnly if !enabled => false,
+                _ => writable,
+            }
     }
 
     /// What a leaf lets a request do; `None` if not what it asks for.
@@ -217,7 +225,7 @@ impl<T: Tables> Walk<'_, T> {
                 let mut allowed = self.first_stage_permissions(first, pte)?;
                 let touch = Touch {
                     write: if self.probe {
-                        self.probe_writes(pte, dc.sade())
+                        self.probe_writes(pte.permissions().write, dc.sade())
                     } else {
                         self.access == Access::Write
                     },
@@ -372,7 +380,7 @@ impl<T: Tables> Walk<'_, T> {
                 }
                 let has = pte.permissions();
                 let allowed = match purpose {
-                    Purpose::Access => self.allowed(pte),
+                    Purpose::Access { .. } => self.allowed(pte),
                     Purpose::UpdatePte => has.write.then_some(has),
                     Purpose::Directory | Purpose::ReadPte { .. } => has.read.then_some(has),
                 };
@@ -381,8 +389,10 @@ impl<T: Tables> Walk<'_, T> {
                 };
                 let touch = Touch {
                     write: match purpose {
-                        Purpose::Access if self.probe => self.probe_writes(pte, dc.gade()),
-                        Purpose::Access => self.access == Access::Write,
+                        Purpose::Access { writable } if self.probe => {
+                            self.probe_writes(writable && has.write, dc.gade())
+                        }
+                        Purpose::Access { .. } => self.access == Access::Write,
                         Purpose::UpdatePte => true,
                         Purpose::Directory | Purpose::ReadPte { .. } => false,
                     },

@@ -1,0 +1,14 @@
+//! An IOMMU's RTL and the golden model in lock-step: random machines, changes and requests; after
+//! each step both must have given the same answers and have the same registers and memory.
+
+pub mod bench;
+pub mod compare;
+pub mod config;
+pub mod layout;
+pub mod lockstep;
+pub mod memory;
+pub mod ports;
+pub mod world;
+
+pub use config::Config;
+pub use lockstep::{Failure, Lockstep, Progress};

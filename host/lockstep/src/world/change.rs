@@ -1,0 +1,560 @@
+//! How a machine changes while it runs, and which commands the change demands.
+
+use rand::RngExt;
+use tlproof_golden::iommu::{FlatMemory, Injected};
+
+use super::tables::{Stage, entry, pte};
+use super::{Command, Kind, Site, World};
+
+/// Data pages lie beyond main memory: nothing is read there.
+const DATA: u64 = 0x9000_0000;
+
+/// Whether a leaf says that it is one of sixteen (Svnapot).
+const fn is_contiguous(stage: &Stage, leaf: u64) -> bool {
+    !stage.rv32 && leaf & pte::N != 0 && leaf >> 10 & 0xf == 8
+}
+
+/// IOTINVAL.VMA of a guest or the host.
+fn vma(gscid: Option<u32>, pscid: Option<u32>, iova: Option<u64>) -> Command {
+    let mut word = 1;
+    word |= gscid.map_or(0, |g| 1 << 33 | u64::from(g) << 44);
+    word |= pscid.map_or(0, |p| 1 << 32 | u64::from(p) << 12);
+    let (av, address) = iova.map_or((0, 0), |a| (1 << 10, a >> 12 << 10));
+    [word | av, address]
+}
+
+/// IODIR.INVAL_DDT.
+fn iodir(device_id: Option<u32>) -> Command {
+    [3 | device_id.map_or(0, |d| 1 << 33 | u64::from(d) << 40), 0]
+}
+
+impl World {
+    /// Changes some entries. The result is a list of commands after which nothing old may be seen;
+    /// at times more than what changed.
+    pub fn change(&mut self, ram: &mut FlatMemory) -> Vec<Command> {
+        ram.heal();
+        let mut commands = Vec::new();
+        for _ in 0..self.rng.random_range(1..=4) {
+            match self.rng.random_range(0..100) {
+                0..35 => self.add_mapping(ram),
+                35..70 => commands.extend(self.spoil(ram)),
+                70..85 => commands.extend(self.mend(ram)),
+                85..95 => commands.extend(self.clear_dirty(ram)),
+                _ => {
+                    self.fault(ram);
+                    commands.extend(self.forget_all());
+                }
+            }
+        }
+        if self.chance(20) {
+            commands = self.forget_all();
+        }
+        self.history.push(format!("commands {commands:x?}"));
+        commands
+    }
+
+    /// Flips a bit or more of an entry.
+    fn spoil(&mut self, ram: &mut FlatMemory) -> Vec<Command> {
+        let Some(index) = self.random_site() else {
+            return Vec::new();
+        };
+        let site = self.sites[index];
+        let stage = site.stage();
+        let old = stage.get(ram, site.address);
+        let bit = match site.kind {
+            Kind::DirectoryPointer | Kind::ProcessPointer => self.pointer_bit(false),
+            Kind::FirstPointer | Kind::SecondPointer => self.pointer_bit(site.rv32),
+            Kind::FirstLeaf | Kind::SecondLeaf if site.rv32 => self.rng.random_range(0..10),
+            Kind::FirstLeaf | Kind::SecondLeaf => self.leaf_bit(),
+            Kind::Context { word, .. } => self.context_bit(word),
+            Kind::ProcessAttributes => self.pick(&[0, 1, 2, 3, 11, 32, 63]).unwrap_or(0),
+            Kind::ProcessTable => self.pick(&[30, 43, 44, 59, 60, 61, 62, 63]).unwrap_or(0),
+            Kind::MsiPte | Kind::MsiNotice => self.rng.random_range(0..64),
+        };
+        let mut new = old ^ 1 << bit;
+        // Address spaces and guests have one root each: another one gets a tag of its own.
+        match site.kind {
+            Kind::Context { device, .. } => self.new_tags(ram, device),
+            Kind::ProcessTable => {
+                self.new_process_tag(ram, &site);
+            }
+            _ => {}
+        }
+        if matches!(site.kind, Kind::Context { word: 1 | 2, .. }) {
+            new = stage.get(ram, site.address) ^ 1 << bit;
+        }
+        let leaf = matches!(site.kind, Kind::FirstLeaf | Kind::SecondLeaf);
+        if leaf && is_contiguous(&stage, new) {
+            // It would have to be changed sixteen times.
+            return Vec::new();
+        }
+        self.history.push(format!(
+            "{:?} at {:#x}: {old:#x} becomes {new:#x}",
+            site.kind, site.address
+        ));
+        self.spoiled.push((index, old));
+        stage.put(ram, site.address, new);
+        self.commands_for(index, old | new)
+    }
+
+    fn random_site(&mut self) -> Option<usize> {
+        if self.sites.is_empty() {
+            return None;
+        }
+        Some(self.rng.random_range(0..self.sites.len()))
+    }
+
+    /// Not one that leads to another table: it would be of two kinds.
+    fn pointer_bit(&mut self, rv32: bool) -> u32 {
+        let top = if rv32 { 32 } else { 64 };
+        match self.rng.random_range(0..3) {
+            0 => 0,
+            1 => self.rng.random_range(1..10),
+            _ => self.rng.random_range(24..top),
+        }
+    }
+
+    fn leaf_bit(&mut self) -> u32 {
+        match self.rng.random_range(0..10) {
+            0..6 => self.rng.random_range(0..10),
+            6..8 => self.rng.random_range(54..64),
+            _ => self.rng.random_range(10..54),
+        }
+    }
+
+    fn context_bit(&mut self, word: usize) -> u32 {
+        match word {
+            0 => match self.rng.random_range(0..10) {
+                0..7 => self.rng.random_range(0..12),
+                _ => self.rng.random_range(12..64),
+            },
+            1 => self.pick(&[0, 1, 30, 43, 60, 61, 62, 63]).unwrap_or(0),
+            2 => self.pick(&[0, 11, 32, 39, 40, 51, 52, 63]).unwrap_or(0),
+            3 | 4 => self.pick(&[30, 43, 44, 59, 60, 61, 62, 63]).unwrap_or(0),
+            5 | 6 => match self.rng.random_range(0..4) {
+                0 => self.rng.random_range(52..64),
+                _ => self.rng.random_range(0..52),
+            },
+            _ => self.rng.random_range(0..64),
+        }
+    }
+
+    /// A PSCID and, with a second stage, a GSCID that nobody else has.
+    fn new_tags(&mut self, ram: &mut FlatMemory, device: usize) {
+        let stage = self.word_stage(self.big());
+        let find = |word| {
+            self.sites
+                .iter()
+                .find(|s| s.kind == Kind::Context { device, word })
+                .map(|s| s.address)
+        };
+        let (Some(iohgatp), Some(ta)) = (find(1), find(2)) else {
+            return;
+        };
+        self.retagged = true;
+        let (gscid, pscid) = (self.fresh_gscid(), self.fresh_id());
+        let old = stage.get(ram, iohgatp);
+        if self.caps.second_stage() {
+            let new = old & !(0xffff << 44) | u64::from(gscid) << 44;
+            stage.put(ram, iohgatp, new);
+        }
+        let new = stage.get(ram, ta) & !(0xf_ffff << 12) | u64::from(pscid) << 12;
+        stage.put(ram, ta, new);
+    }
+
+    /// The same for a process, whose table is at `site`.
+    fn new_process_tag(&mut self, ram: &mut FlatMemory, site: &Site) {
+        self.retagged = true;
+        let stage = site.stage();
+        let id = self.fresh_id();
+        let at = site.address - 8;
+        let attributes = stage.get(ram, at) & !(0xf_ffff << 12);
+        stage.put(ram, at, attributes | u64::from(id) << 12);
+    }
+
+    const fn word_stage(&self, big: bool) -> Stage {
+        Stage {
+            mode: 8,
+            rv32: false,
+            second: false,
+            big,
+            root: 0,
+        }
+    }
+
+    /// Makes a spoiled entry what it was.
+    fn mend(&mut self, ram: &mut FlatMemory) -> Vec<Command> {
+        let Some((index, old)) = self.spoiled.pop() else {
+            return Vec::new();
+        };
+        let site = self.sites[index];
+        let stage = site.stage();
+        let now = stage.get(ram, site.address);
+        let mut value = old;
+        // The tags stay new ones.
+        match site.kind {
+            Kind::Context { word: 1, .. } => value = old & !(0xffff << 44) | now & 0xffff << 44,
+            Kind::Context { word: 2, .. } | Kind::ProcessAttributes => {
+                value = old & !(0xf_ffff << 12) | now & 0xf_ffff << 12;
+            }
+            _ => {}
+        }
+        if let Kind::Context { device, .. } = site.kind {
+            self.new_tags(ram, device);
+            if matches!(site.kind, Kind::Context { word: 1 | 2, .. }) {
+                let tags = stage.get(ram, site.address);
+                value = match site.kind {
+                    Kind::Context { word: 1, .. } => value & !(0xffff << 44) | tags & 0xffff << 44,
+                    _ => value & !(0xf_ffff << 12) | tags & 0xf_ffff << 12,
+                };
+            }
+        }
+        if site.kind == Kind::ProcessTable {
+            self.new_process_tag(ram, &site);
+        }
+        self.history.push(format!(
+            "{:?} at {:#x}: mended, {value:#x}",
+            site.kind, site.address
+        ));
+        stage.put(ram, site.address, value);
+        self.commands_for(index, value | now)
+    }
+
+    /// Clears A, D or both of a leaf.
+    fn clear_dirty(&mut self, ram: &mut FlatMemory) -> Vec<Command> {
+        let leaves: Vec<usize> = (0..self.sites.len())
+            .filter(|&i| matches!(self.sites[i].kind, Kind::FirstLeaf | Kind::SecondLeaf))
+            .collect();
+        let Some(index) = self.pick(&leaves) else {
+            return Vec::new();
+        };
+        let bits = self
+            .pick(&[pte::A, pte::D, pte::A | pte::D])
+            .unwrap_or(pte::D);
+        let site = self.sites[index];
+        let stage = site.stage();
+        let old = stage.get(ram, site.address);
+        self.history.push(format!(
+            "{:?} {:x?} at {:#x}: {old:#x} without {bits:#x}",
+            site.kind, site.about, site.address
+        ));
+        stage.put(ram, site.address, old & !bits);
+        self.commands_for(index, old)
+    }
+
+    /// Lets accesses to an entry fail until the next change.
+    fn fault(&mut self, ram: &mut FlatMemory) {
+        for _ in 0..self.rng.random_range(1..=3) {
+            let Some(index) = self.random_site() else {
+                return;
+            };
+            let faults = [
+                Injected::AccessFault,
+                Injected::Poison,
+                Injected::Poison,
+                Injected::ReadOnly,
+            ];
+            if let Some(fault) = self.pick(&faults) {
+                let site = self.sites[index];
+                self.history
+                    .push(format!("{:?} at {:#x}: {fault:?}", site.kind, site.address));
+                ram.inject(site.address, fault);
+            }
+        }
+    }
+
+    /// What makes an IOMMU forget an entry that was or is `bits`.
+    fn commands_for(&mut self, index: usize, bits: u64) -> Vec<Command> {
+        let site = self.sites[index];
+        let guests: Vec<u32> = self.gscids.clone();
+        let all_first = || {
+            let mut commands = vec![vma(None, None, None)];
+            commands.extend(guests.iter().map(|&g| vma(Some(g), None, None)));
+            commands
+        };
+        match site.kind {
+            Kind::Context { device, .. } if self.chance(50) => {
+                vec![iodir(Some(self.devices[device].id))]
+            }
+            Kind::DirectoryPointer
+            | Kind::Context { .. }
+            | Kind::ProcessPointer
+            | Kind::ProcessAttributes
+            | Kind::ProcessTable => vec![iodir(None)],
+            Kind::FirstLeaf if self.chance(60) => match site.about {
+                Some((space, iova)) => {
+                    let space = &self.spaces[space];
+                    let gscid = space.vm.map(|vm| self.vms[vm].gscid);
+                    let pscid = (bits & pte::G == 0).then_some(space.pscid);
+                    // A device context that was spoiled has tags of its own for the same tables.
+                    if self.retagged {
+                        return all_first();
+                    }
+                    vec![vma(gscid, pscid, Some(iova))]
+                }
+                None => all_first(),
+            },
+            Kind::FirstLeaf | Kind::FirstPointer => all_first(),
+            Kind::SecondPointer | Kind::SecondLeaf => self.forget_all(),
+            Kind::MsiPte | Kind::MsiNotice => vec![[1 | 1 << 7, 0]],
+        }
+    }
+
+    /// Maps something where nothing is: no command is needed.
+    pub(super) fn add_mapping(&mut self, ram: &mut FlatMemory) {
+        if !self.room(24) {
+            return;
+        }
+        let spaces: Vec<usize> = (0..self.spaces.len()).collect();
+        let vms: Vec<usize> = (0..self.vms.len()).collect();
+        match self.rng.random_range(0..100) {
+            0..75 => {
+                if let Some(space) = self.pick(&spaces) {
+                    self.map_first(ram, space, None);
+                }
+            }
+            75..90 => {
+                if let Some(vm) = self.pick(&vms) {
+                    let width = self.vms[vm].stage.width();
+                    let gpa = self.rng.random::<u64>() >> (64 - width);
+                    self.map_second(ram, vm, gpa);
+                }
+            }
+            _ => self.map_interrupt_file(ram),
+        }
+    }
+
+    fn map_interrupt_file(&mut self, ram: &mut FlatMemory) {
+        let devices: Vec<usize> = (0..self.devices.len())
+            .filter(|&d| self.devices[d].interrupts.is_some())
+            .collect();
+        let Some(device) = self.pick(&devices) else {
+            return;
+        };
+        let device = self.devices[device].clone();
+        let Some(files) = device.interrupts else {
+            return;
+        };
+        let page = files.pattern | self.rng.random::<u64>() & files.mask;
+        let spaces = device.processes.iter().filter_map(|p| p.space);
+        let spaces: Vec<usize> = spaces.chain(device.space).collect();
+        if let Some(space) = self.pick(&spaces) {
+            self.map_first(ram, space, Some(page << 12));
+        }
+    }
+
+    fn random_level(&mut self, levels: u32) -> u32 {
+        let level = match self.rng.random_range(0..100) {
+            0..60 => 0,
+            60..80 => 1,
+            80..92 => 2,
+            92..97 => 3,
+            _ => 4,
+        };
+        level.min(levels - 1)
+    }
+
+    /// Maps an address of a first stage, to `to` or somewhere.
+    fn map_first(&mut self, ram: &mut FlatMemory, index: usize, to: Option<u64>) {
+        let space = self.spaces[index].clone();
+        let stage = space.stage;
+        let level = self.random_level(stage.levels());
+        let span = stage.span_log2(level);
+        let width = stage.width();
+        let random: u64 = self.rng.random();
+        let near = if self.chance(60) {
+            self.pick(&space.targets)
+        } else {
+            None
+        };
+        let iova = match near {
+            Some(near) => near ^ random >> (64 - span.min(21) - 4).max(40),
+            None if stage.rv32 => random >> 32,
+            None => ((random as i64) >> (64 - width)) as u64,
+        };
+        let iova = iova >> span << span;
+        let Some(at) = self.first_entry(ram, index, iova, level) else {
+            return;
+        };
+        if stage.get(ram, at) & pte::V != 0 {
+            return;
+        }
+        let inside = self.rng.random::<u64>() & ((1 << span) - 1) & !0xfff;
+        let out_bits = match space.vm {
+            Some(vm) => self.vms[vm].stage.width().min(56),
+            None if stage.rv32 => 34,
+            None => 56,
+        };
+        let out_bits = if stage.rv32 {
+            out_bits.min(34)
+        } else {
+            out_bits
+        };
+        if span >= out_bits {
+            return;
+        }
+        let base = match to {
+            Some(to) => to >> span << span,
+            None if space.vm.is_some() => {
+                let vm = space.vm.unwrap_or(0);
+                let known = self.vms[vm].targets.clone();
+                let gpa = match self.pick(&known) {
+                    Some(gpa) if self.chance(50) => gpa,
+                    _ => self.rng.random::<u64>() >> (64 - out_bits),
+                };
+                gpa >> span << span
+            }
+            None => {
+                let page = DATA + (self.rng.random::<u64>() >> 36);
+                let far = self.rng.random::<u64>() >> (64 - out_bits);
+                let page = if self.chance(50) { page } else { far };
+                page & ((1 << out_bits) - 1) >> span << span
+            }
+        };
+        let base = base & ((1 << out_bits) - 1);
+        if space.vm.is_none() && super::build::in_ram(base) {
+            return;
+        }
+        let leaf = self.leaf(base, level, stage.rv32);
+        self.put_leaf(ram, &stage, at, leaf, Kind::FirstLeaf, Some((index, iova)));
+        let target = match to {
+            Some(to) => iova | to & ((1 << span) - 1),
+            None => iova | inside,
+        };
+        self.spaces[index].targets.push(target);
+        if let (Some(vm), None) = (space.vm, to) {
+            self.map_second(ram, vm, base | inside);
+        }
+    }
+
+    /// A leaf, mostly a good one.
+    fn leaf(&mut self, target: u64, level: u32, rv32: bool) -> u64 {
+        let mut leaf = entry(
+            target,
+            pte::V | pte::R | pte::W | pte::X | pte::U | pte::A | pte::D,
+        );
+        if self.chance(25) {
+            let permissions = [pte::R, pte::X, pte::R | pte::W, pte::R | pte::X];
+            leaf &= !(pte::R | pte::W | pte::X);
+            leaf |= self.pick(&permissions).unwrap_or(pte::R);
+        }
+        if self.chance(20) {
+            leaf |= pte::G;
+        }
+        if self.chance(15) {
+            leaf &= !pte::U;
+        }
+        leaf |= self.rng.random_range(0..4) << 8;
+        if self.chance(30) {
+            leaf &= !pte::D;
+            if self.chance(60) {
+                leaf &= !pte::A;
+            }
+        }
+        if !rv32 {
+            if self.caps.svpbmt {
+                leaf |= self.rng.random_range(0..3) << pte::PBMT;
+            }
+            if level == 0 && self.chance(20) {
+                // A and D of all sixteen at once: which of them a walk sets is open.
+                leaf = leaf & !(0xf << 10) | 8 << 10 | pte::N | pte::A | pte::D;
+            }
+            if self.caps.svrsw60t59b && self.chance(20) {
+                leaf |= self.rng.random_range(0..4) << 59;
+            }
+        }
+        if self.chance(4) {
+            let bit = if rv32 {
+                self.rng.random_range(0..10)
+            } else {
+                self.leaf_bit()
+            };
+            leaf ^= 1 << bit;
+        }
+        if !rv32 && leaf & pte::N != 0 {
+            leaf |= pte::A | pte::D;
+        }
+        leaf
+    }
+
+    /// Writes a leaf, sixteen times if it is one of a contiguous range.
+    fn put_leaf(
+        &mut self,
+        ram: &mut FlatMemory,
+        stage: &Stage,
+        at: u64,
+        leaf: u64,
+        kind: Kind,
+        about: Option<(usize, u64)>,
+    ) {
+        if is_contiguous(stage, leaf) {
+            // All or none: one cached translation serves all of them.
+            let entries = (0..16).map(|i| (at & !0x7f) + 8 * i);
+            if entries.clone().all(|at| stage.get(ram, at) & pte::V == 0) {
+                entries.for_each(|at| stage.put(ram, at, leaf));
+            }
+            return;
+        }
+        stage.put(ram, at, leaf);
+        self.site(kind, at, stage.rv32, stage.big);
+        if let Some(site) = self.sites.last_mut() {
+            site.about = about;
+        }
+    }
+
+    fn map_second(&mut self, ram: &mut FlatMemory, vm: usize, gpa: u64) {
+        let stage = self.vms[vm].stage;
+        if gpa >> stage.width() != 0 {
+            return;
+        }
+        let level = self.random_level(stage.levels());
+        let span = stage.span_log2(level);
+        if span >= 50 {
+            return;
+        }
+        let Some(at) = self.second_entry(ram, &stage, gpa, level) else {
+            return;
+        };
+        if stage.get(ram, at) & pte::V != 0 {
+            return;
+        }
+        let bits = if stage.rv32 { 34 } else { 56 };
+        let page = DATA + (self.rng.random::<u64>() >> 36);
+        let far = self.rng.random::<u64>() >> (64 - bits);
+        let target = if self.chance(50) { page } else { far };
+        let target = (target & ((1 << bits) - 1)) >> span << span;
+        if super::build::in_ram(target) {
+            return;
+        }
+        let leaf = self.leaf(target, level, stage.rv32) | pte::U;
+        self.put_leaf(ram, &stage, at, leaf, Kind::SecondLeaf, None);
+        self.vms[vm].targets.push(gpa);
+    }
+
+    /// System physical address of an entry of a first stage; tables on the way are made.
+    fn first_entry(
+        &mut self,
+        ram: &mut FlatMemory,
+        index: usize,
+        iova: u64,
+        level: u32,
+    ) -> Option<u64> {
+        let (stage, vm) = (self.spaces[index].stage, self.spaces[index].vm);
+        let mut table = stage.root;
+        for at in (level + 1..stage.levels()).rev() {
+            let address = self.physical(vm, table + stage.offset(iova, at))?;
+            let old = stage.get(ram, address);
+            table = if old & pte::V == 0 {
+                let (page, _) = self.table(ram, vm)?;
+                stage.put(ram, address, entry(page, pte::V));
+                self.site(Kind::FirstPointer, address, stage.rv32, stage.big);
+                page
+            } else if old & (pte::R | pte::X) != 0 {
+                return None;
+            } else {
+                super::tables::target(old)
+            };
+        }
+        self.physical(vm, table + stage.offset(iova, level))
+    }
+}
