@@ -65,8 +65,9 @@ module iommu_answer
 
   always_comb begin
     pbmt = s1_bare_i ? 2'd0 : s1_leaf_i.pbmt;
-    if (pbmt == 2'd0) pbmt = s2_leaf_i.pbmt;
-    if (msi || direct_i) pbmt = 2'd0;
+    // An MSI PTE has no memory type; that of the first stage overrides it like any other.
+    if (pbmt == 2'd0 && !msi) pbmt = s2_leaf_i.pbmt;
+    if (direct_i || (msi && ctx_i.msi.mrif)) pbmt = 2'd0;
   end
 
   // Permissions of a completion. A translation into a memory-resident file is for untranslated

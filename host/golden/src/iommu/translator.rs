@@ -95,8 +95,17 @@ pub(super) fn read<const N: usize>(
     addr: u64,
 ) -> Result<[u64; N], MemoryFault> {
     let mut words = [0; N];
+    let mut poisoned = false;
     for (word, at) in words.iter_mut().zip((addr..).step_by(8)) {
-        *word = memory.load(at)?;
+        match memory.load(at) {
+            Ok(value) => *word = value,
+            // The access is one: refused as a whole before there is data.
+            Err(MemoryFault::Access) => return Err(MemoryFault::Access),
+            Err(MemoryFault::Poison) => poisoned = true,
+        }
+    }
+    if poisoned {
+        return Err(MemoryFault::Poison);
     }
     Ok(words)
 }
