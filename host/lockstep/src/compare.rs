@@ -45,13 +45,15 @@ const fn status(status: Status) -> u64 {
 }
 
 /// All fields in which they differ. `bare_size_log2` is the size where neither stage has a page
-/// table.
+/// table; `shared` says that address spaces with different tags have tables in common, so that D may
+/// have become 1 after an IOMMU has cached it.
 #[must_use]
 pub fn compare(
     request: &Request,
     response: &Response,
     answer: &Answer,
     bare_size_log2: u8,
+    shared: bool,
 ) -> Vec<Difference> {
     let mut all = Differences(Vec::new());
     let expected = response.outcome.status();
@@ -72,7 +74,7 @@ pub fn compare(
                 all.size(size, response, answer);
             }
         }
-        Outcome::Completion(c) => completion(&mut all, request, response, c, answer),
+        Outcome::Completion(c) => completion(&mut all, request, response, c, answer, shared),
     }
     all.0
 }
@@ -100,10 +102,14 @@ fn completion(
     response: &Response,
     c: &Completion,
     answer: &Answer,
+    shared: bool,
 ) {
     let p = c.permissions;
     all.field("R", p.read.into(), answer.ats.read.into());
-    all.field("W", p.write.into(), answer.ats.write.into());
+    // Another address space with the same tables may have made the page dirty since.
+    if answer.ats.write || !shared {
+        all.field("W", p.write.into(), answer.ats.write.into());
+    }
     all.field("N", 0, answer.ats.no_snoop.into());
     all.field("Priv", c.privileged.into(), answer.ats.privileged.into());
     all.field("RCID", c.qos.rcid.into(), answer.rcid);

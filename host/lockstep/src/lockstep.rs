@@ -374,7 +374,13 @@ impl<T: IommuTop> Lockstep<T> {
 
     fn check(&self, request: &Request, response: &Response, answer: &Answer) -> Result<()> {
         let choices = &self.config.choices;
-        let differences = compare(request, response, answer, choices.bare_size_log2);
+        let differences = compare(
+            request,
+            response,
+            answer,
+            choices.bare_size_log2,
+            self.world.shares_tables(),
+        );
         if differences.is_empty() {
             return Ok(());
         }

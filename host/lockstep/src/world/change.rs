@@ -376,7 +376,7 @@ impl World {
         let Some(at) = self.first_entry(ram, index, iova, level) else {
             return;
         };
-        if stage.get(ram, at) & pte::V != 0 {
+        if stage.get(ram, at) != 0 {
             return;
         }
         let inside = self.rng.random::<u64>() & ((1 << span) - 1) & !0xfff;
@@ -490,7 +490,7 @@ impl World {
         if is_contiguous(stage, leaf) {
             // All or none: one cached translation serves all of them.
             let entries = (0..16).map(|i| (at & !0x7f) + 8 * i);
-            if entries.clone().all(|at| stage.get(ram, at) & pte::V == 0) {
+            if entries.clone().all(|at| stage.get(ram, at) == 0) {
                 entries.for_each(|at| stage.put(ram, at, leaf));
             }
             return;
@@ -515,7 +515,7 @@ impl World {
         let Some(at) = self.second_entry(ram, &stage, gpa, level) else {
             return;
         };
-        if stage.get(ram, at) & pte::V != 0 {
+        if stage.get(ram, at) != 0 {
             return;
         }
         let bits = if stage.rv32 { 34 } else { 56 };

@@ -225,6 +225,11 @@ impl World {
         first
     }
 
+    /// Whether address spaces with different tags have tables in common.
+    pub const fn shares_tables(&self) -> bool {
+        self.retagged
+    }
+
     /// Commands that make an IOMMU forget all that it may have of this machine.
     pub fn forget_all(&self) -> Vec<Command> {
         let mut commands = vec![[3, 0], [1, 0]];
