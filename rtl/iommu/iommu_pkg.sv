@@ -207,6 +207,15 @@ package iommu_pkg;
   endfunction
   localparam iommu_cfg_t CfgMsiFlat = with_msi_flat(CfgBase);
 
+  /// The least that translates: Sv39 alone, interrupts by wire.
+  localparam iommu_cfg_t CfgMinimal = '{
+    sv39: 1'b1,
+    igs: 2'd1,
+    pas: 6'd56,
+    hpm_width: 7'd64,
+    default: '0
+  };
+
   /// Everything that is implemented.
   localparam iommu_cfg_t CfgFull = '{
     sv32: 1'b1,
@@ -239,7 +248,7 @@ package iommu_pkg;
     gxl: 1'b1,
     rcid_width: 4'd12,
     mcid_width: 4'd12,
-    hpm_counters: 5'd7,
+    hpm_counters: 5'd8,
     hpm_width: 7'd64,
     default: '0
   };

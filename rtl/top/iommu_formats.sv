@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-/// Three IOMMUs behind one set of ports, for the block test: one with base-format device contexts,
-/// one with extended-format ones (capabilities.MSI_FLAT), one with everything. A strap chooses; the
-/// others are idle.
+/// Four IOMMUs behind one set of ports, for the block tests: one with base-format device contexts, one
+/// with extended-format ones (capabilities.MSI_FLAT), one with everything, one with the least. A strap
+/// chooses; the others have no clock.
 module iommu_formats
   import iommu_pkg::*;
 (
@@ -10,7 +10,7 @@ module iommu_formats
     input logic clk_i,
     /// Reset, active low.
     input logic rst_ni,
-    /// 0: base format, 1: extended format, 2: everything; static while not in reset.
+    /// 0: base format, 1: extended format, 2: everything, 3: the least; static.
     input logic [1:0] config_i,
 
     /// Translation request; ready/valid, stable until taken.
@@ -79,8 +79,8 @@ module iommu_formats
     /// Acknowledge, one cycle.
     input logic drain_ack_i
 );
-  localparam int unsigned Num = 3;
-  localparam iommu_cfg_t [Num-1:0] Cfgs = {CfgFull, CfgMsiFlat, CfgBase};
+  localparam int unsigned Num = 4;
+  localparam iommu_cfg_t [Num-1:0] Cfgs = {CfgMinimal, CfgFull, CfgMsiFlat, CfgBase};
 
   logic [Num-1:0] tr_req_ready, tr_rsp_valid, mem_req_valid, reg_rsp_valid, drain_req;
   logic [Num-1:0] mrif_req_ready, mrif_done, msg_in_ready, msg_out_valid;
@@ -91,14 +91,15 @@ module iommu_formats
   logic [Num-1:0][63:0] reg_rsp_rdata;
 
   for (genvar i = 0; i < Num; i++) begin : gen_format
-    logic on;
+    logic on, clk;
     assign on = config_i == 2'(i);
+    assign clk = clk_i & on;
     iommu #(
         .Cfg(Cfgs[i]),
         .WalkEntries(i == 2 ? 16 : 0),
         .AtsTimeoutCycles(8000)  // short enough to be seen
     ) i_iommu (
-        .clk_i,
+        .clk_i(clk),
         .rst_ni,
         .tr_req_valid_i(tr_req_valid_i && on),
         .tr_req_ready_o(tr_req_ready[i]),

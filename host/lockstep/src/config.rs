@@ -45,7 +45,21 @@ impl Config {
             strap: 2,
             choices: Choices {
                 gxl_writable: true,
-                event_counters: 7,
+                event_counters: 8,
+                ..common()
+            },
+            ats_timeout: 10_000,
+        }
+    }
+
+    /// Sv39 alone, interrupts by wire (`CfgMinimal`).
+    #[must_use]
+    pub fn minimal() -> Self {
+        Self {
+            name: "minimal",
+            strap: 3,
+            choices: Choices {
+                mrif_big_endian: false,
                 ..common()
             },
             ats_timeout: 10_000,

@@ -29,3 +29,8 @@ fn full() {
 fn base() {
     campaign(Config::base());
 }
+
+#[test]
+fn minimal() {
+    campaign(Config::minimal());
+}
