@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod compare;
 pub mod config;
+pub mod coverage;
 pub mod layout;
 pub mod lockstep;
 pub mod memory;
@@ -11,4 +12,5 @@ pub mod ports;
 pub mod world;
 
 pub use config::Config;
+pub use coverage::Coverage;
 pub use lockstep::{Failure, Lockstep, Progress};

@@ -2,11 +2,14 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tlproof_golden::iommu::{Capabilities, Iommu, Outcome, Request, Response, TransactionType};
+use tlproof_golden::iommu::{
+    self as golden, Capabilities, Iommu, Request, Response, TransactionType,
+};
 
 use crate::bench::{Bench, BenchError, Timing};
 use crate::compare::compare;
 use crate::config::Config;
+use crate::coverage::Coverage;
 use crate::layout::{Answer, MessageIn};
 use crate::memory::{BASE, MESSAGES, SystemRam, Watched};
 use crate::ports::IommuTop;
@@ -101,8 +104,8 @@ pub struct Lockstep<T: IommuTop> {
     rng: ChaCha8Rng,
     machine: u64,
     queue_log2: [u32; 3],
-    /// Called with each request and its outcome.
-    pub observer: Box<dyn FnMut(&Request, &Response)>,
+    /// What it has seen.
+    pub coverage: Coverage,
     /// How far it is.
     pub progress: Progress,
 }
@@ -128,11 +131,11 @@ impl<T: IommuTop> Lockstep<T> {
             bench,
             iommu,
             world,
+            coverage: Coverage::new(&caps, &config.choices),
             config,
             rng: ChaCha8Rng::seed_from_u64(seed),
             machine: seed,
             queue_log2: [7; 3],
-            observer: Box::new(|_, _| {}),
             progress: Progress::default(),
         };
         lockstep.start()?;
@@ -256,8 +259,9 @@ impl<T: IommuTop> Lockstep<T> {
             .into_iter()
             .enumerate()
         {
-            // The last one that fits a page: 256, 128, 256 entries.
-            let log2 = self.rng.random_range(2..=7u32);
+            // At most a page of faults; the queue of page requests is often full.
+            let largest = if register == reg::PQB { 3 } else { 7 };
+            let log2 = self.rng.random_range(2..=largest);
             self.queue_log2[i] = log2;
             self.write(register, 8, base >> 12 << 10 | u64::from(log2 - 1))?;
         }
@@ -319,7 +323,11 @@ impl<T: IommuTop> Lockstep<T> {
         self.translate(count)?;
         for _ in 0..self.rng.random_range(0..4) {
             match self.rng.random_range(0..10) {
-                0..4 => self.page_request()?,
+                0..4 => {
+                    for _ in 0..self.rng.random_range(1..6) {
+                        self.page_request()?;
+                    }
+                }
                 4..6 => self.debug()?,
                 6..8 => self.random_command()?,
                 8 => self.ats_commands()?,
@@ -338,14 +346,14 @@ impl<T: IommuTop> Lockstep<T> {
         for (request, answer) in requests.iter().zip(&answers) {
             let response = self.iommu.translate(request);
             self.check(request, &response, answer)?;
-            (self.observer)(request, &response);
+            self.coverage.request(request, &response, answer.is_gpa);
             if answer.is_mrif && request.ttyp.is_write() && request.iova & 3 == 0 {
                 writes.push((*request, *answer, response));
             }
         }
         self.progress.requests += count as u64;
         self.checkpoint("translations")?;
-        for (request, answer, response) in writes.into_iter().take(3) {
+        for (request, answer, response) in writes.into_iter().take(6) {
             let data = match self.rng.random_range(0..8) {
                 0 => self.rng.random(),
                 1 => self.rng.random_range(0..2048u32).swap_bytes(),
@@ -431,6 +439,13 @@ impl<T: IommuTop> Lockstep<T> {
         let big = self.world.fctl & 1 == 1;
         let entries = 1u64 << self.queue_log2[0];
         let mut tail = self.iommu.read(reg::CQT, 4);
+        let translator = self.iommu.translator();
+        let (caps, choices) = (&translator.capabilities, &translator.choices);
+        for words in commands {
+            let (fctl, ddtp) = (translator.fctl, translator.ddtp);
+            let command = golden::Command::decode(*words, caps, choices, fctl, ddtp);
+            self.coverage.command(&command, *words);
+        }
         for words in commands {
             for (i, word) in words.iter().enumerate() {
                 let at = CQ + 16 * tail + 8 * i as u64;
@@ -568,6 +583,7 @@ impl<T: IommuTop> Lockstep<T> {
         let done = self.bench.message(&MessageIn::PageRequest(request));
         self.dut(done)?;
         self.iommu.page_request(&request);
+        self.coverage.page_request(&request, self.iommu.messages());
         self.progress.page_requests += 1;
         self.checkpoint(&format!("{request:x?}"))
     }
@@ -630,8 +646,25 @@ impl<T: IommuTop> Lockstep<T> {
         self.checkpoint("a register write")
     }
 
+    /// Records of messages and of writes into interrupt files.
+    fn look_at_records(&mut self) {
+        let big = self.world.fctl & 1 == 1;
+        let entries = 1u64 << self.queue_log2[1];
+        let (mut head, tail) = (self.iommu.read(reg::FQH, 4), self.iommu.read(reg::FQT, 4));
+        // A queue that is off has the tail of an earlier one.
+        while head != tail && tail < entries {
+            let words = [0, 8, 16, 24].map(|i| {
+                let word = self.iommu.memory.ram.get(FQ + 32 * head + i);
+                if big { word.swap_bytes() } else { word }
+            });
+            self.coverage.record(&golden::FaultRecord::decode(&words));
+            head = (head + 1) % entries;
+        }
+    }
+
     /// Software takes what is in the queues, and at times clears errors.
     fn drain_queues(&mut self) -> Result<()> {
+        self.look_at_records();
         for (head, tail, csr) in [
             (reg::FQH, reg::FQT, reg::FQCSR),
             (reg::PQH, reg::PQT, reg::PQCSR),
@@ -756,16 +789,4 @@ fn same_response(expected: u64, got: u64) -> bool {
     let ((first, pages), (got_first, got_pages)) = (range(expected), range(got));
     let rest = !(0x3ff << 44 | (1 << 44) - 1 << 10 | 1 << 9);
     expected & rest == got & rest && got_first >= first && got_first + got_pages <= first + pages
-}
-
-/// What an outcome is called in coverage.
-#[must_use]
-pub fn outcome_name(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Ok(_) => "ok".to_owned(),
-        Outcome::Completion(c) => c
-            .denied
-            .map_or("completion".to_owned(), |c| format!("denied {c}")),
-        Outcome::Fault(fault) => fault.cause().to_string(),
-    }
 }

@@ -18,6 +18,12 @@ fn campaign(config: Config) {
         panic!("{failure}\n{:?}", lockstep.progress);
     }
     println!("{:?}", lockstep.progress);
+    let bins = lockstep.coverage.bins().count();
+    let missing: Vec<_> = lockstep.coverage.missing().collect();
+    println!("{} of {bins} bins not reached", missing.len());
+    for (group, bin) in missing {
+        println!("  {group}: {bin}");
+    }
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn inhibition_and_what_there_is() {
     rig.ask(read);
     assert_eq!(rig.read(counter(0), 8), cycles);
     let counts: Vec<u64> = (1..=COUNTERS).map(|i| rig.read(counter(i), 8)).collect();
-    assert_eq!(counts, [1, 0, 1, 1, 1, 1, 1]);
+    assert_eq!(counts, [1, 0, 1, 1, 1, 1, 1, 1]);
     rig.write(reg::IOCOUNTINH, 4, 0);
     let cycles = rig.read(counter(0), 8);
     assert!(rig.read(counter(0), 8) > cycles);

@@ -64,6 +64,23 @@ fn mrif(file: u64, notice: u64, id: u64) -> [u64; 2] {
     [file >> 9 << 7 | 1 << 1 | 1, notice >> 12 << 10 | id]
 }
 
+/// An MSI PTE stands for a second-stage entry without a memory type: that of the first stage holds
+/// (Privileged, Svpbmt with two stages).
+#[test]
+fn memory_type_of_the_first_stage() {
+    let mut s = Setup::new(0);
+    s.entry(0, basic(IMSIC));
+    for pbmt in 0..3 {
+        let leaf = pte::at(FILES, pte::ALL | pbmt << pte::PBMT);
+        s.vm.map_first(&mut s.rig, IOVA, 0, leaf);
+        s.rig.forget();
+        for _ in 0..2 {
+            let answer = s.rig.translate(write(IOVA));
+            assert_eq!((answer.spa, answer.pbmt), (IMSIC, pbmt));
+        }
+    }
+}
+
 #[test]
 fn basic_entries_replace_the_second_stage() {
     let mut s = Setup::new(0);

@@ -72,8 +72,8 @@ pub use judge::Judge;
 pub use memory::{FlatMemory, Injected, MemoryFault, SystemMemory};
 pub use mrif::{MrifEffect, MrifRequest};
 pub use outcome::{
-    Completion, Fault, FaultRecord, Loads, Mrif, Outcome, Permissions, Qos, Response, Translation,
-    Update,
+    Completion, Fault, FaultRecord, Loads, Mrif, Outcome, Permissions, Qos, Response, StageLeaf,
+    Translation, Update,
 };
 pub use registers::Registers;
 pub use translator::Translator;

@@ -247,6 +247,15 @@ pub struct Loads {
     pub msi: u32,
 }
 
+/// The leaf entry of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StageLeaf {
+    /// Logarithm of the bytes of its page.
+    pub size_log2: u32,
+    /// Its own memory type.
+    pub pbmt: u64,
+}
+
 /// An outcome, and what else the translation did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
@@ -265,6 +274,10 @@ pub struct Response {
     /// The size of the translation may be bounded by a page of an interrupt file; an IOMMU may then
     /// give any smaller one.
     pub beside_interrupt_files: bool,
+    /// Leaf of the first stage, if it has a page table and was walked to its end.
+    pub first_leaf: Option<StageLeaf>,
+    /// Leaf of the second stage for the access itself.
+    pub second_leaf: Option<StageLeaf>,
 }
 
 impl Response {

@@ -97,19 +97,17 @@ impl World {
             window: None,
             targets: Vec::new(),
         };
-        // Main memory as a few superpages: tables of the guest lie in them.
-        let span = 1 << stage.span_log2(1);
-        if self.chance(35) && BASE % span == 0 {
-            let gpa = GUEST_TABLES;
-            for part in (0..SIZE as u64).step_by(span as usize) {
-                let at = self.second_entry(ram, &vm.stage, gpa + part, 1);
-                if let Some(at) = at {
-                    let bits = pte::V | pte::R | pte::W | pte::U | pte::A | pte::D;
-                    stage.put(ram, at, entry(BASE + part, bits));
-                    self.site(Kind::SecondLeaf, at, rv32, stage.big);
-                }
+        // One large page holds the tables of the guest.
+        if self.chance(45) {
+            let level = self.rng.random_range(1..stage.levels());
+            let span = 1 << stage.span_log2(level);
+            let gpa = if level == 1 { GUEST_TABLES } else { BASE };
+            if let Some(at) = self.second_entry(ram, &stage, gpa, level) {
+                let bits = pte::V | pte::R | pte::W | pte::U | pte::A | pte::D;
+                stage.put(ram, at, entry(BASE & !(span - 1), bits));
+                self.site(Kind::SecondLeaf, at, rv32, stage.big);
+                vm.window = Some(gpa);
             }
-            vm.window = Some(gpa);
         }
         self.vms.push(vm);
     }
@@ -522,7 +520,15 @@ impl World {
             0..60 => [page << 10 | 3 << 1 | 1, self.rng.random()],
             60..85 if self.caps.msi_mrif => {
                 let file = self.pages(1) + 512 * self.rng.random_range(0..8);
-                let notice = MESSAGES >> 12;
+                for at in (file..file + 512).step_by(16) {
+                    self.site(Kind::InterruptFile, at, false, false);
+                }
+                // At times where nothing takes it.
+                let notice = if self.chance(10) {
+                    0x3_0000
+                } else {
+                    MESSAGES >> 12
+                };
                 let id = self.rng.random_range(0..2048u64);
                 let low = id & 0x3ff | (id >> 10) << 60;
                 [(file >> 9) << 7 | 1 << 1 | 1, notice << 10 | low]

@@ -1,5 +1,7 @@
 //! How a machine changes while it runs, and which commands the change demands.
 
+use std::mem::{Discriminant, discriminant};
+
 use rand::RngExt;
 use tlproof_golden::iommu::{FlatMemory, Injected};
 
@@ -39,7 +41,7 @@ impl World {
                 0..35 => self.add_mapping(ram),
                 35..70 => commands.extend(self.spoil(ram)),
                 70..85 => commands.extend(self.mend(ram)),
-                85..95 => commands.extend(self.clear_dirty(ram)),
+                85..90 => commands.extend(self.clear_dirty(ram)),
                 _ => {
                     self.fault(ram);
                     commands.extend(self.forget_all());
@@ -70,6 +72,7 @@ impl World {
             Kind::ProcessAttributes => self.pick(&[0, 1, 2, 3, 11, 32, 63]).unwrap_or(0),
             Kind::ProcessTable => self.pick(&[30, 43, 44, 59, 60, 61, 62, 63]).unwrap_or(0),
             Kind::MsiPte | Kind::MsiNotice => self.rng.random_range(0..64),
+            Kind::InterruptFile => return Vec::new(),
         };
         let mut new = old ^ 1 << bit;
         // Address spaces and guests have one root each: another one gets a tag of its own.
@@ -98,10 +101,27 @@ impl World {
     }
 
     fn random_site(&mut self) -> Option<usize> {
-        if self.sites.is_empty() {
-            return None;
+        let kind = self.random_kind()?;
+        let sites = self.sites_of(kind);
+        self.pick(&sites)
+    }
+
+    /// Every kind as often as any other.
+    fn random_kind(&mut self) -> Option<Discriminant<Kind>> {
+        let mut kinds = Vec::new();
+        for site in &self.sites {
+            let kind = discriminant(&site.kind);
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
         }
-        Some(self.rng.random_range(0..self.sites.len()))
+        self.pick(&kinds)
+    }
+
+    fn sites_of(&self, kind: Discriminant<Kind>) -> Vec<usize> {
+        (0..self.sites.len())
+            .filter(|&i| discriminant(&self.sites[i].kind) == kind)
+            .collect()
     }
 
     /// Not one that leads to another table: it would be of two kinds.
@@ -242,19 +262,15 @@ impl World {
         self.commands_for(index, old)
     }
 
-    /// Lets accesses to an entry fail until the next change.
+    /// Lets accesses to entries of one kind fail until the next change.
     fn fault(&mut self, ram: &mut FlatMemory) {
-        for _ in 0..self.rng.random_range(1..=3) {
-            let Some(index) = self.random_site() else {
-                return;
-            };
-            let faults = [
-                Injected::AccessFault,
-                Injected::Poison,
-                Injected::Poison,
-                Injected::ReadOnly,
-            ];
-            if let Some(fault) = self.pick(&faults) {
+        let faults = [Injected::AccessFault, Injected::Poison, Injected::ReadOnly];
+        let (Some(kind), Some(fault)) = (self.random_kind(), self.pick(&faults)) else {
+            return;
+        };
+        let share = self.pick(&[5, 40]).unwrap_or(5);
+        for index in self.sites_of(kind) {
+            if self.chance(share) {
                 let site = self.sites[index];
                 self.history
                     .push(format!("{:?} at {:#x}: {fault:?}", site.kind, site.address));
@@ -296,7 +312,7 @@ impl World {
             },
             Kind::FirstLeaf | Kind::FirstPointer => all_first(),
             Kind::SecondPointer | Kind::SecondLeaf => self.forget_all(),
-            Kind::MsiPte | Kind::MsiNotice => vec![[1 | 1 << 7, 0]],
+            Kind::MsiPte | Kind::MsiNotice | Kind::InterruptFile => vec![[1 | 1 << 7, 0]],
         }
     }
 
@@ -345,10 +361,10 @@ impl World {
 
     fn random_level(&mut self, levels: u32) -> u32 {
         let level = match self.rng.random_range(0..100) {
-            0..60 => 0,
-            60..80 => 1,
-            80..92 => 2,
-            92..97 => 3,
+            0..45 => 0,
+            45..65 => 1,
+            65..78 => 2,
+            78..90 => 3,
             _ => 4,
         };
         level.min(levels - 1)

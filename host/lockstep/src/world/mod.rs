@@ -51,6 +51,8 @@ pub enum Kind {
     MsiPte,
     /// Second.
     MsiNotice,
+    /// Pending and enable bits of a memory-resident interrupt file.
+    InterruptFile,
 }
 
 /// An entry in memory.

@@ -155,6 +155,12 @@ impl<M: SystemMemory> Iommu<M> {
         effect
     }
 
+    /// PCIe messages since the last [`Self::take_messages`], in order.
+    #[must_use]
+    pub fn messages(&self) -> &[AtsMessage] {
+        &self.sent
+    }
+
     /// PCIe messages since the last call, in order.
     pub fn take_messages(&mut self) -> Vec<AtsMessage> {
         std::mem::take(&mut self.sent)

@@ -13,7 +13,7 @@ use tlproof_pcie::PhysAddr;
 use super::context::DeviceContext;
 use super::{
     Capabilities, Choices, Fault, FaultRecord, Loads, MemoryFault, Outcome, Pbmt, Permissions, Qos,
-    Request, Response, Status, TransactionType, Translation, Update,
+    Request, Response, StageLeaf, Status, TransactionType, Translation, Update,
 };
 use stages::{FirstStage, Leaf};
 
@@ -181,6 +181,8 @@ struct Walk<'a, T> {
     /// Logarithm of the largest block without a page of an interrupt file, of which the translation is
     /// a part.
     hole: u32,
+    first_leaf: Option<StageLeaf>,
+    second_leaf: Option<StageLeaf>,
 }
 
 impl Walker<'_> {
@@ -199,6 +201,8 @@ impl Walker<'_> {
             loads: Loads::default(),
             pscid: None,
             hole: 64,
+            first_leaf: None,
+            second_leaf: None,
         }
     }
 
@@ -219,6 +223,8 @@ impl Walker<'_> {
             pscid: walk.pscid,
             dtf: walk.dc.is_some_and(|dc| dc.dtf()),
             beside_interrupt_files: walk.hole < 64,
+            first_leaf: walk.first_leaf,
+            second_leaf: walk.second_leaf,
         }
     }
 
@@ -369,6 +375,7 @@ impl<T: Tables> Walk<'_, T> {
     /// Steps 17 to 20.
     fn two_stages(&mut self, dc: &DeviceContext, first: FirstStage) -> Step<Done> {
         let s1 = self.first_stage(dc, &first, self.request.iova)?;
+        self.first_leaf = s1.stage();
         let mut hole = 64;
         if dc.msiptp_mode() != 0 {
             match dc.interrupt_page(self.caps, self.choices, s1.addr) {
@@ -384,6 +391,7 @@ impl<T: Tables> Walk<'_, T> {
                 writable: s1.allowed.write,
             },
         )?;
+        self.second_leaf = s2.stage();
         if s1.is_identity() && s2.is_identity() {
             let mut done = self.pass_through(s2.addr)?;
             if hole < 64 {

@@ -6,7 +6,7 @@ use tlproof_pcie::PhysAddr;
 use super::pte::Pte;
 use super::{Access, Entry, Format, Space, Step, Stop, Tables, Walk, fault, stop};
 use crate::iommu::context::{DeviceContext, root};
-use crate::iommu::{CleanPage, MemoryFault, Permissions, Update};
+use crate::iommu::{CleanPage, MemoryFault, Permissions, StageLeaf, Update};
 
 /// The end of a stage.
 #[derive(Clone, Copy)]
@@ -34,6 +34,17 @@ impl Leaf {
 
     pub const fn is_identity(&self) -> bool {
         self.bits == 64
+    }
+
+    /// The page-table entry, unless the stage is Bare.
+    pub const fn stage(&self) -> Option<StageLeaf> {
+        if self.is_identity() {
+            return None;
+        }
+        Some(StageLeaf {
+            size_log2: self.bits,
+            pbmt: self.pbmt,
+        })
     }
 }
 
