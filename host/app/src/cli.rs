@@ -121,9 +121,50 @@ impl Default for CheckArgs {
     }
 }
 
+/// What `tlproof run` runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SuiteArg {
+    /// Mappings and DMA on the whole machine.
+    Dma,
+    /// The IOMMU alone, in lock-step with the golden model.
+    Iommu,
+}
+
+/// Which IOMMU the suite `iommu` tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum IommuArg {
+    /// Everything that is implemented.
+    Full,
+    /// Sv39 alone, interrupts by wire.
+    Minimal,
+    /// First stage alone, as the whole machine has it.
+    Base,
+}
+
+impl IommuArg {
+    /// The configuration.
+    #[must_use]
+    pub fn config(self) -> tlproof_lockstep::Config {
+        match self {
+            Self::Full => tlproof_lockstep::Config::full(),
+            Self::Minimal => tlproof_lockstep::Config::minimal(),
+            Self::Base => tlproof_lockstep::Config::base(),
+        }
+    }
+}
+
 /// `tlproof run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
+    /// What to run.
+    #[arg(long, value_enum, default_value = "dma")]
+    pub suite: SuiteArg,
+    /// Suite iommu: translation requests.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub requests: u64,
+    /// Suite iommu: which IOMMU.
+    #[arg(long, value_enum, default_value = "full")]
+    pub config: IommuArg,
     /// Seed: the same seed gives the same TLPs and the same result files.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

@@ -14,9 +14,10 @@ use crate::{
     checker::Checker,
     cli::{
         CheckArgs, Cli, Command, Common, CompareArgs, DmabenchArgs, FuzzArgs, MachineArgs,
-        ProfileArg, ReplayArgs, RunArgs, TreeArgs,
+        ProfileArg, ReplayArgs, RunArgs, SuiteArg, TreeArgs,
     },
     dmabench::{self, Benchmark},
+    iommu_suite,
     output::{SharedSink, Sink, Tally},
     program,
     recording::Recording,
@@ -595,6 +596,15 @@ fn machine_options(args: &MachineArgs) -> String {
 }
 
 fn run_campaign(args: &RunArgs) -> Result<bool, Error> {
+    if args.suite == SuiteArg::Iommu {
+        return iommu_suite::run(&iommu_suite::Options {
+            config: args.config.config(),
+            requests: args.requests,
+            seed: args.seed,
+            out: args.common.out.clone(),
+            json: args.common.json,
+        });
+    }
     let options = campaign_options(args)?;
     let profile = args.common.profile.name();
     let command = format!(

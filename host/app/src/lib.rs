@@ -9,6 +9,7 @@ pub mod cli;
 pub mod commands;
 pub mod dmabench;
 pub mod endpoint;
+pub mod iommu_suite;
 pub mod memory_port;
 pub mod msix;
 #[cfg(feature = "mutants")]

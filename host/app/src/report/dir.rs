@@ -167,6 +167,15 @@ impl ResultDir {
         let (file, stats) = tlps.finish()?;
         file.sync_all().map_err(|e| Error::io(&tlps_path, e))?;
         self.write_files(results, &stats)?;
+        self.close()
+    }
+
+    /// Gives the directory its name; all files have been written.
+    ///
+    /// # Errors
+    ///
+    /// As [`ResultDir::finish`].
+    pub fn close(self) -> Result<PathBuf, Error> {
         let incomplete = self.partial.join(INCOMPLETE);
         fs::remove_file(&incomplete).map_err(|e| Error::io(&incomplete, e))?;
         let old = with_suffix(&self.target, ".old")?;

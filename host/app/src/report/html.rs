@@ -39,8 +39,19 @@ details{margin-bottom:.6rem}summary{cursor:pointer}\
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margin:.6rem 0 0}\
 dt{color:var(--dim)}dd{margin:0;overflow-wrap:anywhere}";
 
+/// The beginning of a page with this title.
+#[must_use]
+pub fn page_head(title: &str) -> String {
+    let title = escape(title);
+    format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>\
+         <meta name=viewport content=\"width=device-width\"><style>{STYLE}</style><h1>{title}</h1>"
+    )
+}
+
 /// Text for HTML.
-fn escape(text: &str) -> String {
+#[must_use]
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

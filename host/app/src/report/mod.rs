@@ -24,6 +24,7 @@ mod tests;
 mod tlps;
 
 pub use dir::ResultDir;
+pub use html::{escape, page_head};
 pub use results::{Check, Difference, Results, Share, Summary, TraceRow, Verdict, ViolationRow};
 pub use stats::{Histogram, Stats, THROUGHPUT_BUCKET};
 pub use tlps::{TlpRow, TlpWriter};
