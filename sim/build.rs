@@ -34,10 +34,26 @@ fn is_cold(source: &Path) -> bool {
 fn build() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    let root = here
-        .parent()
-        .ok_or("the crate stands in the workspace root")?;
-    for name in ["VERILATOR_BIN", "VERILATOR_ROOT", "CXX"] {
+    // Other RTL than that of the workspace, and fewer models: for defects put in on purpose.
+    let other = env::var_os("TLPROOF_ROOT").map(PathBuf::from);
+    let root = match &other {
+        Some(other) => other,
+        None => here
+            .parent()
+            .ok_or("the crate stands in the workspace root")?,
+    };
+    let only = env::var("TLPROOF_TOPS").unwrap_or_default();
+    let tops: Vec<&str> = TOPS
+        .into_iter()
+        .filter(|top| only.is_empty() || only.split(',').any(|name| name == *top))
+        .collect();
+    for name in [
+        "VERILATOR_BIN",
+        "VERILATOR_ROOT",
+        "CXX",
+        "TLPROOF_ROOT",
+        "TLPROOF_TOPS",
+    ] {
         println!("cargo::rerun-if-env-changed={name}");
     }
     for path in ["build.rs", "glue.rs", "verilator.rs", "src/lib.rs", "cpp"] {
@@ -57,7 +73,7 @@ fn build() -> Result<(), Box<dyn Error>> {
     let mut rust = String::new();
     let mut prefixes = Vec::new();
     let mut runtime_sources = Vec::new();
-    for top in TOPS {
+    for top in tops {
         let prefix = format!("V{top}");
         let job = Job {
             top,

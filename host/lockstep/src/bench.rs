@@ -9,7 +9,8 @@ use tlproof_golden::iommu::{AtsMessage, Request};
 use tlproof_sim::{Model, SimError};
 
 use crate::layout::{
-    self, Answer, Beat, MemoryRequest, MessageIn, decode_message, drive_message, drive_request,
+    self, Answer, Beat, MemoryOp, MemoryRequest, MessageIn, decode_message, drive_message,
+    drive_request,
 };
 use crate::memory::SystemRam;
 use crate::ports::{Inputs, IommuTop, Outputs};
@@ -82,8 +83,23 @@ pub struct Bench<T: IommuTop> {
     answers: Vec<Answer>,
     response: Option<u64>,
     mrif_done: bool,
-    /// Memory accesses so far.
-    pub accesses: u64,
+    /// Address of a store that is waited for, and the cycle in which it came.
+    watched: Option<(u64, Option<u64>)>,
+    /// Drains acknowledged so far.
+    drains: u64,
+}
+
+/// A fence that is handed over while requests are under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Fence {
+    /// The write of `cqt` follows this many requests.
+    pub behind: usize,
+    /// Offset and value of the write.
+    pub tail: (u32, u64),
+    /// Address of the fence's store.
+    pub cell: u64,
+    /// PR or PW.
+    pub global: bool,
 }
 
 impl<T: IommuTop> Bench<T> {
@@ -115,7 +131,8 @@ impl<T: IommuTop> Bench<T> {
             answers: Vec::new(),
             response: None,
             mrif_done: false,
-            accesses: 0,
+            watched: None,
+            drains: 0,
         };
         for _ in 0..3 {
             bench.model.cycle()?;
@@ -136,6 +153,23 @@ impl<T: IommuTop> Bench<T> {
     /// # Errors
     /// See [`BenchError`].
     pub fn translate(&mut self, requests: &[Request]) -> Result<Vec<Answer>, BenchError> {
+        self.translate_around(requests, None)
+    }
+
+    /// The same with a fence in the middle. It must not complete before the requests that were taken
+    /// before it have been answered, nor without a drain if it is to order them (IOMMU §3.1.2).
+    ///
+    /// # Errors
+    /// See [`BenchError`].
+    pub fn translate_around(
+        &mut self,
+        requests: &[Request],
+        fence: Option<Fence>,
+    ) -> Result<Vec<Answer>, BenchError> {
+        let mut fence = fence;
+        // The requests before it, and drains until then.
+        let mut before: Option<(usize, u64, Fence)> = None;
+        let mut last_before = 0;
         let mut answers: Vec<Option<Answer>> = vec![None; requests.len()];
         let mut tags: [Option<usize>; TAGS] = [None; TAGS];
         let (mut next, mut open, mut waited) = (0, 0, 0);
@@ -150,6 +184,13 @@ impl<T: IommuTop> Bench<T> {
                 self.offered = Some(tag);
             }
             self.model.input.set_tr_req_valid_i(self.offered.is_some());
+            let due = fence.take_if(|f| next >= f.behind);
+            let write = due.map(|f| (true, f.tail.0, 0xf0, f.tail.1 << 32));
+            self.model.input.set_reg_req(write);
+            if let Some(f) = due {
+                self.watched = Some((f.cell, None));
+                before = Some((next, self.drains, f));
+            }
             self.cycle()?;
             if let Some(tag) = self.offered
                 && self.model.output.tr_req_ready_o()
@@ -165,6 +206,9 @@ impl<T: IommuTop> Bench<T> {
                     let text = format!("an answer for tag {}, which is free", answer.tag);
                     return Err(BenchError::Protocol(text));
                 };
+                if before.is_some_and(|(count, ..)| number < count) {
+                    last_before = self.now;
+                }
                 answers[number] = Some(answer);
                 open -= 1;
                 waited = 0;
@@ -175,6 +219,24 @@ impl<T: IommuTop> Bench<T> {
             }
         }
         self.model.input.set_tr_req_valid_i(false);
+        if let Some((_, drains, f)) = before {
+            self.model.input.set_reg_req(None);
+            self.until("the store of a fence", |b| {
+                b.watched.is_none_or(|(_, seen)| seen.is_some())
+            })?;
+            let seen = self.watched.take().and_then(|(_, seen)| seen).unwrap_or(0);
+            if seen < last_before {
+                let text = format!(
+                    "a fence completed in cycle {seen}, a request before it was answered in \
+                     cycle {last_before}"
+                );
+                return Err(BenchError::Protocol(text));
+            }
+            if f.global && self.drains == drains {
+                let text = "a fence with PR or PW completed without a drain".to_owned();
+                return Err(BenchError::Protocol(text));
+            }
+        }
         Ok(answers.into_iter().flatten().collect())
     }
 
@@ -341,6 +403,7 @@ impl<T: IommuTop> Bench<T> {
         self.quiet += 1;
         if drained {
             self.drain_due = None;
+            self.drains += 1;
         } else if self.model.output.drain_req_o() {
             self.quiet = 0;
             if self.drain_due.is_none() {
@@ -411,7 +474,12 @@ impl<T: IommuTop> Bench<T> {
             let text = format!("a second memory request with tag {}", request.tag);
             return Err(BenchError::Protocol(text));
         }
-        self.accesses += 1;
+        if let Some((cell, seen @ None)) = &mut self.watched
+            && *cell == at
+            && request.op == MemoryOp::Write
+        {
+            *seen = Some(self.now);
+        }
         let beats = self.memory.serve(&request).into();
         let wait = self.rng.random_range(0..=self.timing.memory_latency);
         self.owed.push(Owed {

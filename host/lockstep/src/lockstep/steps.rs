@@ -4,6 +4,7 @@ use rand::RngExt;
 use tlproof_golden::iommu::{self as golden, Request, TransactionType};
 
 use super::{CQ, ENABLE, FENCE_CELLS, FQ, Lockstep, Result, reg};
+use crate::bench::Fence;
 use crate::layout::MessageIn;
 use crate::ports::IommuTop;
 use crate::world::Command;
@@ -36,8 +37,17 @@ impl<T: IommuTop> Lockstep<T> {
     /// Requests as fast as they go.
     pub(super) fn translate(&mut self, count: usize) -> Result<()> {
         let requests: Vec<Request> = (0..count).map(|_| self.legal_request()).collect();
-        let answers = self.bench.translate(&requests);
+        let fence = if self.chance(30) {
+            Some(self.prepare_fence(count)?)
+        } else {
+            None
+        };
+        let answers = self.bench.translate_around(&requests, fence);
         let answers = self.dut(answers)?;
+        if let Some(fence) = fence {
+            let (offset, tail) = fence.tail;
+            self.iommu.write(offset, 4, tail);
+        }
         let mut writes = Vec::new();
         for (request, answer) in requests.iter().zip(&answers) {
             let response = self.iommu.translate(request);
@@ -98,7 +108,25 @@ impl<T: IommuTop> Lockstep<T> {
         [2 | 1 << 10 | order | data << 32, cell >> 2]
     }
 
+    /// Writes a fence into the queue; `cqt` is written while `count` requests are under way.
+    fn prepare_fence(&mut self, count: usize) -> Result<Fence> {
+        let words = self.fence();
+        let tail = self.put_commands(&[words]);
+        Ok(Fence {
+            behind: self.rng.random_range(0..count),
+            tail: (reg::CQT, tail),
+            cell: words[1] << 2,
+            global: words[0] & 3 << 12 != 0,
+        })
+    }
+
     pub(super) fn hand_over(&mut self, commands: &[Command]) -> Result<()> {
+        let tail = self.put_commands(commands);
+        self.write(reg::CQT, 4, tail)
+    }
+
+    /// Writes commands into the queue; the result is the value for `cqt`.
+    fn put_commands(&mut self, commands: &[Command]) -> u64 {
         let big = self.world.fctl & 1 == 1;
         let entries = 1u64 << self.queue_log2[0];
         let mut tail = self.iommu.read(reg::CQT, 4);
@@ -119,7 +147,7 @@ impl<T: IommuTop> Lockstep<T> {
             tail = (tail + 1) % entries;
         }
         self.progress.commands += commands.len() as u64;
-        self.write(reg::CQT, 4, tail)
+        tail
     }
 
     /// One command of any kind, legal or not, and what software does if the queue stops.
@@ -213,6 +241,7 @@ impl<T: IommuTop> Lockstep<T> {
         self.checkpoint("ATS commands")?;
         let fence = self.fence();
         self.hand_over(&[fence])?;
+        self.checkpoint("a fence behind ATS commands")?;
         if self.chance(3) {
             let run = self.bench.run(self.config.ats_timeout);
             self.dut(run)?;
@@ -231,6 +260,9 @@ impl<T: IommuTop> Lockstep<T> {
                     let done = self.bench.message(&message);
                     self.dut(done)?;
                     self.iommu.invalidate_completion(device_id, tags, count);
+                    if self.chance(20) {
+                        self.checkpoint("an Invalidate Completion")?;
+                    }
                 }
             }
         }
