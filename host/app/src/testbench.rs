@@ -382,7 +382,7 @@ impl Testbench {
             .describe(dev, dma)
             .is_some_and(|m| m.domain.is_some());
         // The file is behind the memory port, not behind a root port.
-        self.sim.checker.promise(Promise {
+        let doorbell = Promise {
             device: bdf,
             dma,
             size: PAGE,
@@ -394,7 +394,8 @@ impl Testbench {
             route: Route::Memory,
             via_iommu,
             call: format!("MSI doorbell of {bdf}: {page:#x} at {dma:#x}"),
-        });
+        };
+        self.enter(dev, doorbell);
         Ok(dma.offset(within))
     }
 
@@ -464,7 +465,7 @@ impl Testbench {
     }
 
     /// The mappings that make up a range: several where some of it was bounced.
-    fn pieces(&self, dev: DeviceId, dma: DmaAddr, size: u64) -> Vec<(DmaAddr, u64)> {
+    pub(crate) fn pieces(&self, dev: DeviceId, dma: DmaAddr, size: u64) -> Vec<(DmaAddr, u64)> {
         let mut pieces = Vec::new();
         let mut done = 0;
         while done < size {
@@ -654,6 +655,40 @@ impl Testbench {
                 _ => self.sim.checker.revoke_end(id),
             }
         }
+    }
+
+    /// The device of function `f` is removed with what its driver has left, which ends the
+    /// promises to it. Returns its parameters and how many mappings were left.
+    ///
+    /// # Errors
+    /// As `remove_device`.
+    pub fn unplug(&mut self, f: usize) -> Result<(Device, usize), MapError> {
+        let old = self.functions[f].dev;
+        let device = self.dma.device(old)?.clone();
+        let first = (old, 0, 0);
+        let last = (old, u64::MAX, u64::MAX);
+        let given = self.promises.range(first..=last).map(|(key, _)| *key);
+        let given: Vec<_> = given.collect();
+        let ids = given.iter().filter_map(|key| self.promises.remove(key));
+        let ending: Vec<PromiseId> = ids.flatten().collect();
+        for id in &ending {
+            self.sim.checker.revoke_begin(*id);
+        }
+        let left = self.dma.remove_device(&mut self.sim, old)?;
+        for id in ending {
+            self.sim.checker.revoke_end(id);
+        }
+        self.end_drained();
+        Ok((device, left.len()))
+    }
+
+    /// A device is found at function `f` after [`Testbench::unplug`].
+    ///
+    /// # Errors
+    /// As `add_device`.
+    pub fn plug(&mut self, f: usize, device: Device, attach: Attach) -> Result<(), MapError> {
+        self.functions[f].dev = self.dma.add_device(&mut self.sim, device, attach)?;
+        Ok(())
     }
 
     /// Lets the API's timers run and ends the promises that a flush has completed.

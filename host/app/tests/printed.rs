@@ -73,7 +73,7 @@ fn shrunk() {
         Pages { id: 8, dev: 0, size: 4096, dir: ToDevice, scattered: true },
         Dmabuf { id: 9, dev: 0, peer: 2, ranges: vec![(1, 1), (4, 2)], dir: Bidirectional },
         Odp { id: 10, dev: 0, pages: 2, peer: Some((2, 5)) },
-        Request { id: 11, dev: 0, offset: 4, sizes: vec![4096, 512], peer: Some((2, 1)), metadata: 8, read: true, admin: false },
+        Request { id: 11, dev: 0, offset: 4, sizes: vec![4096, 512], peer: Some((2, 1)), metadata: 128, read: true, admin: false, bios: 2 },
         Virtio { dev: 0, out: vec![16], input: vec![512] },
         Dma { id: 0, at: 8, len: 100, write: true, relaxed: false, fetch: true },
         Dma { id: 1, at: 8, len: 100, write: false, relaxed: false, fetch: true },
@@ -96,6 +96,8 @@ fn shrunk() {
         Wait { cycles: 100 },
         Cpu { cpu: 1 },
         Unbind { dev: 0, leak: true },
+        Import { dev: 0, peer: 2, pages: (3, 2), dir: Bidirectional, revoke: true },
+        Remove { dev: 0 },
         Unmap { id: 0 },
     ];
     let outcome = run(&Program { world, ops }, None).unwrap();

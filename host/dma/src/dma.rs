@@ -236,6 +236,7 @@ impl<I: IommuDriver> Dma<I> {
             }
         };
         device.skip_sync = self.may_skip_sync(&device);
+        device.pci_32bit_workaround = true;
         self.ram.clone_from(&m.memory_map().dram);
         self.devices.push(Some(device));
         Ok(DeviceId(self.devices.len() - 1))

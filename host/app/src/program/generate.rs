@@ -149,14 +149,12 @@ impl Generator {
             92..95 => Op::Wait {
                 cycles: self.rng.random_range(50..2000),
             },
-            95 => Op::Unbind {
-                dev: self.rng.random_range(0..3),
-                leak: self.rng.random_bool(0.7),
-            },
+            95 => self.leave(),
             96..98 => match self.special() {
                 Some(op) => op,
                 None => return,
             },
+            98 if self.rng.random_bool(0.3) => self.import(),
             98 => self.virtio(),
             _ => Op::Cpu {
                 cpu: self.rng.random_range(0..2),
@@ -221,6 +219,27 @@ impl Generator {
             .collect()
     }
 
+    /// A driver or a device goes away.
+    fn leave(&mut self) -> Op {
+        let dev = self.rng.random_range(0..3);
+        match self.rng.random_range(0..10) {
+            0..3 => Op::Remove { dev },
+            n => Op::Unbind { dev, leak: n < 8 },
+        }
+    }
+
+    /// A user takes a device over.
+    fn import(&mut self) -> Op {
+        let dev = self.rng.random_range(0..3);
+        Op::Import {
+            dev,
+            peer: (dev + self.rng.random_range(1..3)) % 3,
+            pages: (self.rng.random_range(0..180), self.rng.random_range(1..5)),
+            dir: self.direction(),
+            revoke: self.rng.random(),
+        }
+    }
+
     /// A chain through a virtqueue.
     fn virtio(&mut self) -> Op {
         let n = self.rng.random_range(1..5);
@@ -254,12 +273,13 @@ impl Generator {
             sizes: (0..n).map(|_| size(self)).collect(),
             peer: self.rng.random_bool(0.3).then_some((peer, page)),
             metadata: if self.rng.random_bool(0.3) {
-                8 * self.rng.random_range(1..9)
+                32 * self.rng.random_range(1..9)
             } else {
                 0
             },
             read: self.rng.random(),
             admin: self.rng.random_bool(0.2),
+            bios: self.rng.random_range(1..4),
         }
     }
 

@@ -152,6 +152,8 @@ pub enum Op {
         read: bool,
         /// On the admin queue, which knows PRPs only.
         admin: bool,
+        /// Bios that it was merged from; one with peer memory is never merged.
+        bios: u32,
     },
     /// A chain of buffers through a virtqueue; the device reads ring, table and buffers, answers
     /// and returns it.
@@ -175,6 +177,20 @@ pub enum Op {
         ranges: Vec<(u32, u32)>,
         /// Direction.
         dir: Direction,
+    },
+    /// An address space of a user (iommufd) takes a device over: pages of a peer's BAR are imported
+    /// as a DMABUF and used; then the device is given back.
+    Import {
+        /// Endpoint.
+        dev: usize,
+        /// The endpoint whose BAR it is.
+        peer: usize,
+        /// First page and number of pages.
+        pages: (u32, u32),
+        /// What the user asks for.
+        dir: Direction,
+        /// Taken back by its owner instead of unmapped by the user.
+        revoke: bool,
     },
     /// The owner of a DMABUF takes it back, with transfers under way.
     Revoke {
@@ -205,6 +221,12 @@ pub enum Op {
         dev: usize,
         /// It leaves its mappings behind: they stay, and dma-debug has to say so.
         leak: bool,
+    },
+    /// A device is removed with mappings that its driver has left, and is found again: what was
+    /// promised to it is over, and dma-debug has to say what was left.
+    Remove {
+        /// Endpoint.
+        dev: usize,
     },
     /// The device transfers inside an object, in a direction that it allows.
     Dma {

@@ -132,12 +132,16 @@ fn smaller(op: &Op) -> Option<Op> {
             offset,
             sizes,
             metadata,
+            bios,
             ..
-        } => shorten(sizes) | zero(offset) | zero(metadata),
+        } => shorten(sizes) | zero(offset) | zero(metadata) | halve(bios, 1),
         Op::Virtio { out, input, .. } => {
             out.pop().is_some() && !(out.is_empty() && input.is_empty()) || shorten(input)
         }
         Op::Dmabuf { ranges, .. } => fewer(ranges),
+        Op::Import {
+            pages: (page, n), ..
+        } => zero(page) | halve(n, 1),
         Op::Odp { pages, peer, .. } => peer.take().is_some() | halve(pages, 1),
         Op::Migrate { page, .. } => zero(page),
         Op::Ring { size, .. } | Op::Pages { size, .. } => halve(size, 1),

@@ -192,9 +192,10 @@ fn every_step() -> Vec<Op> {
             offset: 4,
             sizes: vec![0x1000, 0x200],
             peer: Some((2, 1)),
-            metadata: 8,
+            metadata: 128,
             read: true,
             admin: false,
+            bios: 2,
         },
         Op::Virtio {
             dev,
@@ -225,6 +226,14 @@ fn every_step() -> Vec<Op> {
         Op::Wait { cycles: 100 },
         Op::Cpu { cpu: 1 },
         Op::Unbind { dev, leak: true },
+        Op::Import {
+            dev,
+            peer,
+            pages: (3, 2),
+            dir,
+            revoke: true,
+        },
+        Op::Remove { dev },
         Op::Unmap { id },
     ]);
     ops

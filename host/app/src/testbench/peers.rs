@@ -256,6 +256,25 @@ impl Testbench {
         Ok(())
     }
 
+    /// `IOMMU_IOAS_UNMAP` of the address space that function `f` is attached to.
+    ///
+    /// # Errors
+    /// As the call.
+    pub fn unmap_ioas(
+        &mut self,
+        f: usize,
+        ioas: &mut Ioas,
+        buf: &mut VfioDmaBuf,
+        iova: u64,
+    ) -> Result<(), DmaBufError> {
+        self.calls += 1;
+        let len = ioas.area(iova).map_or(0, |(_, len)| len);
+        let ending = self.revoke_begin(self.functions[f].dev, DmaAddr(iova), len);
+        let unmapped = ioas.unmap_dmabuf(&mut self.dma, &mut self.sim, buf, iova);
+        self.revoke_end(ending);
+        unmapped
+    }
+
     /// The exporter takes a buffer back that is mapped at `iova` of the address space of `f`.
     ///
     /// # Errors

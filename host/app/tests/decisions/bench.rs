@@ -13,8 +13,10 @@ use tlproof::{
 use tlproof_dma::{
     Attach, Attrs, Device, DeviceId, DmaRange, IovaState, MapError, Profile, Quirks, SgEntry,
     Swiotlb, debug,
+    dmabuf::{AttachmentId, DmaBufError, DmaSgt, ImporterOps, VfioDmaBuf},
     iommu::Prot,
     machine::Machine,
+    odp::{OdpError, OdpRegion, UserMemory, UserPage},
     p2pdma::{HostBridgePolicy, MapType},
     riscv::Mode,
 };
@@ -34,6 +36,9 @@ pub const POOL: Range = Range {
 /// First byte of main memory, and of a part of it that narrow devices do not reach.
 const RAM: u64 = 0x8000_0000;
 const HIGH: u64 = 0xe800_0000;
+const PAGE: u64 = 4096;
+/// Where the pages of a process begin.
+const VA: u64 = 0x7f12_3456_7000;
 /// The endpoint that is mapped for.
 pub const CLIENT: usize = 0;
 
@@ -53,17 +58,59 @@ pub enum Made {
     List(Vec<SgEntry>),
     /// Nothing that is undone by a mapping call.
     Bus(DmaAddr),
+    /// Pages of a process that the device has faulted in.
+    Pages(DmaAddr, OdpRegion),
+    /// An attachment of a DMABUF.
+    Buffer(VfioDmaBuf, AttachmentId, DmaSgt),
     Other,
 }
 
 impl Made {
     pub fn dma(&self) -> Option<DmaAddr> {
         match self {
-            Self::Single(dma) | Self::Bus(dma) => Some(*dma),
+            Self::Single(dma) | Self::Bus(dma) | Self::Pages(dma, _) => Some(*dma),
+            Self::Buffer(_, _, sgt) => Some(sgt.segments()[0].dma),
             Self::Iova(s) => Some(s.addr()),
             Self::List(l) => Some(l[0].dma_address),
             Self::Other => None,
         }
+    }
+}
+
+/// Why a call is refused.
+#[derive(Debug)]
+pub struct Refused {
+    /// The error as it is called.
+    pub name: String,
+    pub errno: i32,
+}
+
+impl From<MapError> for Refused {
+    fn from(e: MapError) -> Self {
+        Self {
+            name: format!("{e:?}"),
+            errno: e.errno(),
+        }
+    }
+}
+
+impl From<DmaBufError> for Refused {
+    fn from(e: DmaBufError) -> Self {
+        Self {
+            name: format!("{e:?}"),
+            errno: e.errno(),
+        }
+    }
+}
+
+impl From<OdpError> for Refused {
+    /// `hmm_dma_map_pfn` has no number to return: it fails with `DMA_MAPPING_ERROR`.
+    fn from(e: OdpError) -> Self {
+        let name = match e {
+            OdpError::Hmm(e) => format!("{e:?}"),
+            e => format!("{e:?}"),
+        };
+        Self { name, errno: -12 }
     }
 }
 
@@ -214,7 +261,7 @@ impl Bench {
     }
 
     /// Makes the call of the row.
-    pub fn call(&mut self, row: &Row, dir: Direction) -> Result<Made, MapError> {
+    pub fn call(&mut self, row: &Row, dir: Direction) -> Result<Made, Refused> {
         let (phys, attrs) = (self.target(row), row.attrs());
         let (dev, b) = (self.dev, &mut self.b);
         let mut words = row.call.split(' ');
@@ -227,13 +274,16 @@ impl Bench {
         match name {
             "map_phys" => dma
                 .dma_map_phys(sim, dev, phys, row.size(), dir, attrs)
-                .map(Made::Single),
+                .map(Made::Single)
+                .map_err(Into::into),
             "map_page" => dma
                 .dma_map_page(sim, dev, phys, row.size(), dir, attrs)
-                .map(Made::Single),
+                .map(Made::Single)
+                .map_err(Into::into),
             "map_resource" => dma
                 .dma_map_resource(sim, dev, phys, row.size(), dir, attrs)
-                .map(Made::Single),
+                .map(Made::Single)
+                .map_err(Into::into),
             "map_sg" => {
                 let mut list = vec![SgEntry::new(phys, row.size())];
                 dma.dma_map_sg(sim, dev, &mut list, dir, attrs)?;
@@ -265,6 +315,29 @@ impl Bench {
                 assert_eq!(map, MapType::BusAddr, "{}", row.id);
                 Ok(Made::Bus(b.bus_address(CLIENT, phys, row.size())))
             }
+            "hmm" => {
+                let pages = row.size().div_ceil(PAGE);
+                let mut user = UserMemory::default();
+                for i in 0..pages {
+                    let page = UserPage {
+                        phys: phys.offset(i * PAGE),
+                        writable: true,
+                    };
+                    user.insert(VA + i * PAGE, page);
+                }
+                let mut region = b.odp_region(CLIENT, VA, pages as usize)?;
+                let all = (VA, pages * PAGE);
+                let ready = b.odp_fault(CLIENT, &mut region, &user, all, true)?;
+                Ok(Made::Pages(ready[0].1.dma, region))
+            }
+            "dmabuf" => {
+                let owner = if row.target.starts_with("near") { 1 } else { 2 };
+                let offset = phys.0 - b.functions[owner].engine.memory.0;
+                let mut buf = b.export_dmabuf(owner, &[(offset, row.size())])?;
+                let at = buf.attach(Some(dev), ImporterOps::PEER)?;
+                let sgt = b.map_dmabuf(CLIENT, &mut buf, at, dir)?;
+                Ok(Made::Buffer(buf, at, sgt))
+            }
             "iommu_map" => {
                 let domain = dma.domain_of(dev).expect("a DMA domain");
                 let prot = Prot::from_bits_truncate(number(&row.prot) as u32);
@@ -278,7 +351,8 @@ impl Bench {
                     phys,
                     row.size(),
                     prot,
-                )?;
+                )
+                .map_err(MapError::from)?;
                 Ok(Made::Bus(iova))
             }
             // Commands of the IOMMU for a device of any ID, which need not exist.
@@ -297,7 +371,7 @@ impl Bench {
     }
 
     /// Undoes what was made, as the row says.
-    fn unmap(&mut self, row: &Row, dir: Direction, made: &mut Made) {
+    fn unmap(&mut self, row: &Row, dir: Direction, made: Made) {
         let word = |key: &str| {
             let mut words = row.unmap.split(' ');
             words.find_map(|w| w.strip_prefix(key).and_then(|w| w.strip_prefix('=')))
@@ -311,22 +385,34 @@ impl Bench {
         let how = row.unmap.split(' ').next().unwrap_or_default();
         match made {
             Made::Single(addr) if how == "page" => {
-                dma.dma_unmap_page(sim, dev, *addr, size, dir, attrs);
+                dma.dma_unmap_page(sim, dev, addr, size, dir, attrs);
             }
             Made::Single(addr) if how == "sg" => {
                 // A list that was mapped as something else.
                 let mut list = [SgEntry::new(PhysAddr(RAM), size)];
-                list[0].dma_address = *addr;
+                list[0].dma_address = addr;
                 list[0].dma_length = size;
                 dma.dma_unmap_sg(sim, dev, &mut list, dir, attrs);
             }
             Made::Single(addr) if row.call.starts_with("map_resource") => {
-                dma.dma_unmap_resource(sim, dev, *addr, size, dir, attrs);
+                dma.dma_unmap_resource(sim, dev, addr, size, dir, attrs);
             }
-            Made::Single(addr) => dma.dma_unmap_phys(sim, dev, *addr, size, dir, attrs),
-            Made::Iova(state) => dma.dma_iova_destroy(sim, dev, state, size, dir, attrs),
-            Made::List(list) => dma.dma_unmap_sg(sim, dev, list, dir, attrs),
-            Made::Bus(addr) => self.b.end_bus_address(CLIENT, *addr, size),
+            Made::Single(addr) => dma.dma_unmap_phys(sim, dev, addr, size, dir, attrs),
+            Made::Iova(mut state) => {
+                dma.dma_iova_destroy(sim, dev, &mut state, size, dir, attrs);
+            }
+            Made::List(mut list) => dma.dma_unmap_sg(sim, dev, &mut list, dir, attrs),
+            Made::Bus(addr) => self.b.end_bus_address(CLIENT, addr, size),
+            Made::Pages(_, mut region) => {
+                let n = self.b.odp_invalidate(CLIENT, &mut region, VA, size);
+                assert_eq!(n.map(|n| n as u64), Ok(size / PAGE), "{}", row.id);
+                let released = region.release(&mut self.b.dma, &mut self.b.sim);
+                assert_eq!(released, Ok(()), "{}", row.id);
+            }
+            Made::Buffer(mut buf, at, sgt) => {
+                let unmapped = self.b.unmap_dmabuf(CLIENT, &mut buf, at, sgt);
+                assert_eq!(unmapped.and(buf.detach(at)), Ok(()), "{}", row.id);
+            }
             Made::Other => {}
         }
         if how == "flush" {
@@ -388,7 +474,7 @@ pub fn run(row: &Row, dir: Direction) {
     seen.map_events = bench.b.dma.trace.take();
 
     let result = match result {
-        Ok(mut made) => {
+        Ok(made) => {
             checks::mapped(&mut bench, row, dir, &made, &seen);
             let len = row.size().min(MOST);
             let used = row.taps != "-" && made.dma().is_some();
@@ -413,7 +499,7 @@ pub fn run(row: &Row, dir: Direction) {
             bench.b.dma.trace.take();
             let from = bench.b.sim.maintenance;
             let addr = made.dma();
-            bench.unmap(row, dir, &mut made);
+            bench.unmap(row, dir, made);
             seen.unmap_ops = bench.b.sim.maintenance - from;
             seen.unmap_events = bench.b.dma.trace.take();
             bench.b.revoke_end(ending);
@@ -478,7 +564,11 @@ fn before(bench: &mut Bench, row: &Row) {
 
 /// Enters what the call promised; gives back what was entered.
 fn promise(bench: &mut Bench, row: &Row, made: &Made) -> Vec<(DmaAddr, u64)> {
-    if matches!(made, Made::Bus(_) | Made::Other) {
+    // Those have entered theirs.
+    if matches!(
+        made,
+        Made::Bus(_) | Made::Pages(..) | Made::Buffer(..) | Made::Other
+    ) {
         return Vec::new();
     }
     let live: Vec<_> = bench

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use tlproof::simulation::Maintenance;
-use tlproof_dma::{Attrs, Event, MapError, Swiotlb, machine::Machine, p2pdma::MapType};
+use tlproof_dma::{Attrs, Event, Swiotlb, machine::Machine, p2pdma::MapType};
 use tlproof_pcie::{Bdf, Direction, DmaAddr, MemoryMap, PhysAddr};
 
 use crate::{
-    bench::{Bench, CLIENT, Made, POOL},
+    bench::{Bench, CLIENT, Made, POOL, Refused},
     row::{Row, number},
     walk,
 };
@@ -53,24 +53,25 @@ pub struct Tlp {
 }
 
 /// `dma_mapping_error`, an error number, or success.
-pub fn result(row: &Row, error: Option<&MapError>) {
+pub fn result(row: &Row, error: Option<&Refused>) {
     let got = match error {
         None => "ok".to_owned(),
         Some(e) if row.result.starts_with("E:") => {
-            let name = format!("{e:?}");
+            let name = &e.name;
             let end = name
                 .find(|c: char| !c.is_alphanumeric())
                 .unwrap_or(name.len());
             format!("E:{}", &name[..end])
         }
-        Some(e) => match e.errno() {
+        Some(e) => match e.errno {
             -1 => "-EPERM".to_owned(),
             -5 => "-EIO".to_owned(),
             -6 => "-ENXIO".to_owned(),
             -95 => "-EOPNOTSUPP".to_owned(),
+            -22 => "-EINVAL".to_owned(),
             -98 => "-EADDRINUSE".to_owned(),
             -121 => "-EREMOTEIO".to_owned(),
-            n => format!("{n} ({e:?})"),
+            n => format!("{n} ({})", e.name),
         },
     };
     let want = match row.result.as_str() {

@@ -91,6 +91,9 @@ pub enum RequestError {
     /// A bio with peer memory is a request of its own.
     #[error("a bio with peer memory was merged")]
     NoMerge,
+    /// Some of the bios have metadata and others have not (`blk_integrity_merge_rq`).
+    #[error("bios with and without metadata were merged")]
+    NotAllWithMetadata,
     /// Metadata of different pgmaps, or of a peer and main memory.
     #[error("metadata of different pgmaps")]
     MixedPages,
@@ -137,6 +140,10 @@ impl Request {
         }
         if bios.len() > 1 && bios.iter().any(Bio::no_merge) {
             return Err(RequestError::NoMerge);
+        }
+        let with = bios.iter().filter(|b| !b.integrity.is_empty()).count();
+        if with != 0 && with != bios.len() {
+            return Err(RequestError::NotAllWithMetadata);
         }
         let mut metadata = bios.iter().flat_map(|b| &b.integrity).map(BioVec::pgmap);
         if let Some(first) = metadata.next()

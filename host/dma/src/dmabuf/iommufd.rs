@@ -1,11 +1,12 @@
 //! An importer with its own IOMMU domain: a user's I/O address space (`iommufd`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tlproof_pcie::{Bdf, PhysAddr};
 
 use super::{AttachmentId, DmaBufError, Importer, ImporterOps, VfioDmaBuf};
 use crate::{
+    device::Backend,
     dma::Dma,
     iommu::{DomainId, Gather, IommuDriver, Prot},
     machine::Machine,
@@ -28,6 +29,7 @@ struct Area {
 #[derive(Debug)]
 pub struct Ioas {
     domain: DomainId,
+    functions: BTreeSet<Bdf>,
     areas: BTreeMap<u64, Area>,
 }
 
@@ -40,6 +42,7 @@ impl Ioas {
         let iommu = dma.iommu.as_mut().ok_or(DmaBufError::Unsupported)?;
         Ok(Self {
             domain: iommu.domain_alloc(m)?,
+            functions: BTreeSet::new(),
             areas: BTreeMap::new(),
         })
     }
@@ -55,7 +58,7 @@ impl Ioas {
     /// # Errors
     /// VFIO refuses the IOMMU (in the profile that does), or the IOMMU fails.
     pub fn attach<I: IommuDriver>(
-        &self,
+        &mut self,
         dma: &mut Dma<I>,
         m: &mut dyn Machine,
         function: Bdf,
@@ -64,7 +67,58 @@ impl Ioas {
             return Err(DmaBufError::NotCoherent);
         }
         let iommu = dma.iommu.as_mut().ok_or(DmaBufError::Unsupported)?;
-        Ok(iommu.attach(m, function, Some(self.domain))?)
+        iommu.attach(m, function, Some(self.domain))?;
+        self.functions.insert(function);
+        Ok(())
+    }
+
+    /// Gives a function back to the DMA API: it is in the domain of its device again, or blocked
+    /// if it has no device that the IOMMU serves.
+    ///
+    /// # Errors
+    /// [`DmaBufError::NoAttachment`], or the IOMMU fails.
+    pub fn detach<I: IommuDriver>(
+        &mut self,
+        dma: &mut Dma<I>,
+        m: &mut dyn Machine,
+        function: Bdf,
+    ) -> Result<(), DmaBufError> {
+        if !self.functions.contains(&function) {
+            return Err(DmaBufError::NoAttachment);
+        }
+        let dev = dma.find_device(function);
+        let domain = dev.and_then(|dev| dma.domain_of(dev));
+        let identity = dev.is_some_and(|d| {
+            dma.device(d)
+                .is_ok_and(|d| d.backend() == Backend::Identity)
+        });
+        let iommu = dma.iommu.as_mut().ok_or(DmaBufError::Unsupported)?;
+        if domain.is_some() || identity {
+            iommu.attach(m, function, domain)?;
+        } else {
+            iommu.block(m, function)?;
+        }
+        self.functions.remove(&function);
+        Ok(())
+    }
+
+    /// `IOMMU_DESTROY`.
+    ///
+    /// # Errors
+    /// [`DmaBufError::Busy`] with the address space, while it has functions or mapped buffers.
+    pub fn destroy<I: IommuDriver>(
+        self,
+        dma: &mut Dma<I>,
+        m: &mut dyn Machine,
+    ) -> Result<(), (Self, DmaBufError)> {
+        if !self.functions.is_empty() || !self.areas.is_empty() {
+            return Err((self, DmaBufError::Busy));
+        }
+        match dma.iommu.as_mut() {
+            Some(iommu) => iommu.domain_free(m, self.domain),
+            None => return Err((self, DmaBufError::Unsupported)),
+        }
+        Ok(())
     }
 
     /// `IOMMU_IOAS_MAP_FILE` of a DMABUF at an IOVA of the user's choice: what the user asks for,

@@ -50,6 +50,9 @@ pub enum DmaBufError {
     /// Accesses of an importer do not come to an end.
     #[error("accesses of an importer do not end")]
     Fence,
+    /// An address space that is in use cannot be destroyed.
+    #[error("the address space has functions or mappings")]
+    Busy,
     /// Importers have kept this many mappings; the kernel waits for them.
     #[error("{0} mappings were not given back")]
     StillMapped(usize),
@@ -72,7 +75,7 @@ impl DmaBufError {
             Self::P2p(e) => e.errno(),
             Self::Unsupported => -95,
             Self::Revoked | Self::Access(_) => -19,
-            Self::Fence | Self::StillMapped(_) => -16,
+            Self::Fence | Self::StillMapped(_) | Self::Busy => -16,
             Self::Map(e) => e.errno(),
             Self::Iommu(e) => MapError::Iommu(*e).errno(),
             Self::Range

@@ -450,8 +450,24 @@ fn imported_into_an_address_space() {
     assert_eq!((ioas.area(IOVA + 0x1_0000), one.mappings()), (None, 0));
     let refused = ioas.map_dmabuf(&mut b.dma, &mut b.m, &mut one, IOVA, Prot::READ);
     assert_eq!(refused, Err(DmaBufError::Revoked));
-    ioas.unmap_dmabuf(&mut b.dma, &mut b.m, &mut one, IOVA + 0x1_0000)
-        .unwrap();
+    let Err((mut ioas, busy)) = ioas.destroy(&mut b.dma, &mut b.m) else {
+        panic!("an address space in use was destroyed");
+    };
+    assert_eq!((busy, busy.errno()), (DmaBufError::Busy, -16));
+    for at in [0x1_0000, 0x2_0000] {
+        ioas.unmap_dmabuf(&mut b.dma, &mut b.m, &mut one, IOVA + at)
+            .unwrap();
+    }
+    let again = ioas.unmap_dmabuf(&mut b.dma, &mut b.m, &mut one, IOVA);
+    assert_eq!(again, Err(DmaBufError::NoAttachment));
+    let Err((mut ioas, DmaBufError::Busy)) = ioas.destroy(&mut b.dma, &mut b.m) else {
+        panic!("an address space with a function was destroyed");
+    };
+    ioas.detach(&mut b.dma, &mut b.m, FAR).unwrap();
+    let again = ioas.detach(&mut b.dma, &mut b.m, FAR);
+    assert_eq!(again, Err(DmaBufError::NoAttachment));
+    assert!(ioas.destroy(&mut b.dma, &mut b.m).is_ok());
+    assert_eq!(b.dma.iommu().unwrap().freed.len(), 1);
 }
 
 /// VFIO asks the IOMMU for coherency, and the RISC-V driver of Linux 7.2 does not answer.
@@ -462,7 +478,7 @@ fn an_iommu_without_the_coherency_capability() {
         ..Quirks::default()
     };
     let mut b = Bench::with(quirks, FAR, Attach::Strict);
-    let ioas = Ioas::new(&mut b.dma, &mut b.m).unwrap();
+    let mut ioas = Ioas::new(&mut b.dma, &mut b.m).unwrap();
     let e = ioas.attach(&mut b.dma, &mut b.m, FAR).unwrap_err();
     assert_eq!((e, e.errno()), (DmaBufError::NotCoherent, -22));
 }

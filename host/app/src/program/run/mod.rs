@@ -1,8 +1,10 @@
 //! Executes a program.
 
+mod import;
 mod map;
 mod peer;
 mod probe;
+mod removal;
 mod request;
 mod shared;
 #[cfg(test)]
@@ -197,6 +199,7 @@ impl Runner {
                 metadata,
                 read,
                 admin,
+                bios,
             } => {
                 let what = request::What {
                     offset: *offset,
@@ -205,6 +208,7 @@ impl Runner {
                     metadata: *metadata,
                     read: *read,
                     admin: *admin,
+                    bios: *bios,
                 };
                 self.request(*id, *dev, &what)?;
             }
@@ -216,6 +220,13 @@ impl Runner {
                 ranges,
                 dir,
             } => self.dmabuf(*id, *dev, *peer, ranges, *dir)?,
+            Op::Import {
+                dev,
+                peer,
+                pages,
+                dir,
+                revoke,
+            } => self.import((*dev, *peer), *pages, *dir, *revoke)?,
             Op::Revoke { id } => self.revoke(*id)?,
             Op::Odp {
                 id,
@@ -225,6 +236,7 @@ impl Runner {
             } => self.odp(*id, *dev, *pages, *peer)?,
             Op::Migrate { id, page } => self.migrate(*id, *page)?,
             Op::Unbind { dev, leak } => self.unbind(*dev, *leak)?,
+            Op::Remove { dev } => self.remove_device(*dev)?,
             Op::Dma {
                 id,
                 at,
@@ -313,7 +325,7 @@ impl Runner {
             self.unmap(id)?;
         }
         for f in 0..self.bench.functions.len() {
-            self.remove(f);
+            self.unprobe(f);
         }
         self.bench.quiesce()?;
         let live = self.bench.dma.live().count();

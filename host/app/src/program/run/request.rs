@@ -19,6 +19,9 @@ use crate::{
     testbench::{Error, nvme::data_transfer},
 };
 
+/// Bytes of a cache line.
+const LINE: u32 = 64;
+
 /// What is asked of a disk.
 pub(super) struct What<'a> {
     pub offset: u32,
@@ -27,6 +30,7 @@ pub(super) struct What<'a> {
     pub metadata: u32,
     pub read: bool,
     pub admin: bool,
+    pub bios: u32,
 }
 
 impl Runner {
@@ -63,7 +67,8 @@ impl Runner {
         let meta = buffers[..metadata]
             .first()
             .map(|b| (b.phys, b.bytes.len() as u32));
-        let Some(request) = self.block_request(f, op, queue, &data, meta) else {
+        let bios = if what.peer.is_some() { 1 } else { what.bios };
+        let Some(request) = self.block_request(f, op, queue, (&data, meta), bios) else {
             self.give(&buffers);
             return Ok(());
         };
@@ -161,18 +166,36 @@ impl Runner {
         f: usize,
         op: ReqOp,
         queue: Queue,
-        data: &[(PhysAddr, u32)],
-        meta: Option<(PhysAddr, u32)>,
+        (data, meta): (&[(PhysAddr, u32)], Option<(PhysAddr, u32)>),
+        bios: u32,
     ) -> Option<Request> {
         let (api, sim) = (&self.bench.dma, &self.bench.sim);
         let vec = |(phys, len): &(PhysAddr, u32)| api.bio_vec(sim, *phys, *len);
         let vecs: Vec<BioVec> = data.iter().map(vec).collect::<Result<_, _>>().ok()?;
-        let mut bio = Bio::new(vecs).ok()?;
-        if let Some(meta) = meta {
-            bio.add_integrity(vec(&meta).ok()?).ok()?;
+        // As many bios as there is data for, and if there is metadata, a cache line of it for each:
+        // two mappings do not share one.
+        let most = meta.map_or(u32::MAX, |(_, len)| len / LINE);
+        let n = (bios.min(most) as usize).clamp(1, vecs.len().max(1));
+        let chunk = vecs.len().div_ceil(n).max(1);
+        let mut merged = Vec::new();
+        for vecs in vecs.chunks(chunk) {
+            merged.push(Bio::new(vecs.iter().copied()).ok()?);
+        }
+        if let Some((phys, len)) = meta {
+            let (count, mut at) = (merged.len() as u32, 0);
+            for (i, bio) in (1..).zip(&mut merged) {
+                let end = if i == count {
+                    len
+                } else {
+                    len / LINE / count * LINE * i
+                };
+                let piece = (phys.offset(at.into()), end - at);
+                bio.add_integrity(vec(&piece).ok()?).ok()?;
+                at = end;
+            }
         }
         let limits = self.disks[f].as_ref()?.limits(api, queue);
-        Request::new(op, vec![bio], &limits).ok()
+        Request::new(op, merged, &limits).ok()
     }
 
     /// Runs one transfer of a device that has no other under way, to its end.
@@ -195,7 +218,7 @@ impl Runner {
     }
 
     /// What the drivers of a device keep until they are unbound.
-    pub(super) fn remove(&mut self, f: usize) {
+    pub(super) fn unprobe(&mut self, f: usize) {
         if let Some(disk) = self.disks[f].take() {
             self.bench.nvme_remove(f, disk);
         }

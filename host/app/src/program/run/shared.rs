@@ -1,7 +1,6 @@
 //! Peer memory that its owner can take back, pages of a process, memory from the API.
 
 use tlproof_dma::{
-    Api,
     dmabuf::{DmaBufError, ImporterOps},
     hmm::HmmError,
     machine::Machine,
@@ -295,49 +294,6 @@ impl Runner {
         let (base, pages) = std::mem::replace(&mut o.pages[i], (new.base, new.pages));
         self.pool.give(base, pages);
         o.runs[i].0 = new.phys;
-        Ok(())
-    }
-
-    /// The driver of a device is unbound. One without mistakes has unmapped everything; dma-debug
-    /// counts what another has left, and it stays mapped.
-    pub(super) fn unbind(&mut self, dev: usize, leak: bool) -> Result<(), Error> {
-        let f = self.device(dev);
-        if !leak {
-            let own = self.objects.iter().filter(|(_, o)| o.dev == f);
-            for id in own.map(|(id, _)| *id).collect::<Vec<_>>() {
-                self.unmap(id)?;
-            }
-            self.remove(f);
-        }
-        // The tracker does not follow the two-step interface.
-        let bdf = self.bench.functions[f].engine.bdf;
-        let live = self.bench.dma.live();
-        let left = live.filter(|m| m.device == bdf && m.api != Api::Iova);
-        let left = left.count();
-        let shown = |r: &Self| r.bench.dma.debug().map(|d| d.log.shown().len());
-        let before = shown(self);
-        self.bench.dma.driver_unbound(self.bench.functions[f].dev);
-        // It is bound again.
-        if self.disks[f].is_none() {
-            self.disks[f] = self.world.nvme(&mut self.bench, f)?;
-        }
-        let Some((before, now)) = before.zip(shown(self)) else {
-            return Ok(());
-        };
-        let told = self
-            .bench
-            .dma
-            .debug()
-            .and_then(|d| d.log.shown().get(before));
-        let count = told.map(|c| match c.report {
-            tlproof_dma::debug::Report::PendingAllocations { count, .. } => count,
-            _ => usize::MAX,
-        });
-        if count != (left > 0).then_some(left) || now > before + 1 {
-            let text = format!("{left} mappings are left, and dma-debug says {count:?}");
-            self.fail("unbind", text);
-        }
-        self.told.extend(before..now);
         Ok(())
     }
 }

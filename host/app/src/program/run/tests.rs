@@ -2,7 +2,7 @@ use tlproof_dma::{Attrs, Profile};
 use tlproof_pcie::{Direction, PhysAddr};
 
 use super::{Runner, run};
-use crate::program::{Attached, Op, Port, Program, World};
+use crate::program::{Attached, Op, Port, Program, Target, World};
 
 fn world() -> World {
     World {
@@ -194,6 +194,105 @@ fn a_driver_is_unbound() {
     }
 }
 
+/// What was promised to a device that is gone is over: the IOMMU refuses it, the new device begins
+/// with an empty domain, and dma-debug counts what was left.
+#[test]
+fn a_device_is_removed() {
+    for attached in [Attached::Strict, Attached::Lazy] {
+        let mut world = world();
+        world.ports[0].attached = attached;
+        let probe = |write| Op::Probe {
+            dev: 0,
+            target: Target::Gone(1),
+            write,
+        };
+        let iova = Op::MapIova {
+            id: 2,
+            dev: 0,
+            offset: 0,
+            sizes: vec![4096, 4096],
+            dir: Direction::Bidirectional,
+            destroy: true,
+        };
+        let ops = vec![
+            map(1, Direction::Bidirectional),
+            iova,
+            Op::Ring {
+                id: 3,
+                dev: 0,
+                size: 4096,
+            },
+            map(4, Direction::FromDevice),
+            Op::Unmap { id: 4 },
+            dma(1, 0, true),
+            dma(1, 0, false),
+            Op::Remove { dev: 0 },
+            probe(true),
+            probe(false),
+            map(5, Direction::ToDevice),
+            dma(5, 0, false),
+        ];
+        let program = Program { world, ops };
+        let mut r = Runner::new(&program, None).unwrap();
+        for op in &program.ops {
+            r.step(op).unwrap();
+        }
+        // The ring and the first buffer; the two-step interface is not followed.
+        let shown = r.bench.dma.debug().unwrap().log.shown();
+        let shown: Vec<_> = shown.iter().map(|c| c.to_string()).collect();
+        assert_eq!(shown.len(), 1);
+        assert!(shown[0].contains("[count=2]"), "{shown:?}");
+        r.finish().unwrap();
+        assert_eq!(r.out.failures, []);
+        assert_eq!(r.out.transfers, 3);
+    }
+}
+
+/// An access that comes after the removal as if nothing had happened is found.
+#[test]
+fn a_device_that_goes_on_is_found() {
+    let program = Program {
+        world: world(),
+        ops: vec![map(1, Direction::Bidirectional), Op::Remove { dev: 0 }],
+    };
+    let mut r = Runner::new(&program, None).unwrap();
+    for op in &program.ops {
+        r.step(op).unwrap();
+    }
+    let dma = r.gone[&1].1[0].dma;
+    let d = crate::endpoint::Descriptor::pattern(77, true, dma, 64, 1);
+    r.alone(0, &d).unwrap();
+    assert!(judges(r).contains(&"promise".to_owned()));
+}
+
+#[test]
+fn a_user_takes_a_device_over() {
+    for revoke in [false, true] {
+        for (dir, peer) in [
+            (Direction::Bidirectional, 2),
+            (Direction::ToDevice, 1),
+            (Direction::FromDevice, 2),
+        ] {
+            let import = Op::Import {
+                dev: 0,
+                peer,
+                pages: (3, 2),
+                dir,
+                revoke,
+            };
+            let ops = vec![
+                map(1, Direction::Bidirectional),
+                dma(1, 0, true),
+                import.clone(),
+                dma(1, 0, false),
+                import,
+                dma(1, 64, true),
+            ];
+            runs(world(), ops);
+        }
+    }
+}
+
 /// A step about an object that is not there, or is of another kind, does nothing.
 #[test]
 fn steps_without_their_objects() {
@@ -288,6 +387,7 @@ fn request(sizes: &[u32], peer: Option<(usize, u32)>, metadata: u32, read: bool)
         metadata,
         read,
         admin: false,
+        bios: 3,
     }
 }
 
@@ -304,7 +404,7 @@ fn requests_of_a_disk() {
         for read in [false, true] {
             for (sizes, peer, metadata) in [
                 (&[4096; 20][..], None, 0),
-                (&[4096; 20], None, 64),
+                (&[4096; 20], None, 200),
                 (&[4100, 64, 2048], None, 8),
                 (&[4096; 3], Some((2, 5)), 64),
                 (&[512, 4], Some((1, 0)), 0),

@@ -112,6 +112,13 @@ fn requests_are_checked() {
         }
         bio
     };
+    // All of the bios have metadata or none has.
+    for bios in [[&[][..], &[(RAM, 8)]], [&[(RAM, 8)], &[]]] {
+        assert_eq!(
+            new(bios.map(with_meta).into()),
+            Err(RequestError::NotAllWithMetadata)
+        );
+    }
     assert_eq!(
         new(vec![with_meta(&[(RAM, 8), (RAM + 64, 8)])]),
         Err(RequestError::IntegritySegments(2))
