@@ -91,9 +91,10 @@ pub trait Target {
 /// # Errors
 /// The IOMMU driver refuses.
 pub fn attach(bench: &mut Testbench, plan: &Plan) -> Result<(), Error> {
-    for (function, role) in bench.functions.iter_mut().zip(&plan.roles) {
-        let device = role.device(function.engine.bdf);
-        function.dev = bench.dma.add_device(&mut bench.sim, device, role.attach)?;
+    for (f, role) in (0..bench.functions.len()).zip(&plan.roles) {
+        bench.unplug(f)?;
+        let device = role.device(bench.functions[f].engine.bdf);
+        bench.plug(f, device, role.attach)?;
     }
     if let Some(pool) = plan.pool.and_then(|p| p.build()) {
         bench.dma.set_swiotlb(pool);
