@@ -33,6 +33,9 @@ pub(super) struct What<'a> {
     pub bios: u32,
 }
 
+/// Address and length of memory.
+type Piece = (PhysAddr, u32);
+
 impl Runner {
     /// Maps a request and lets the device follow its list once.
     pub(super) fn request(&mut self, id: Id, dev: usize, what: &What<'_>) -> Result<(), Error> {
@@ -166,7 +169,7 @@ impl Runner {
         f: usize,
         op: ReqOp,
         queue: Queue,
-        (data, meta): (&[(PhysAddr, u32)], Option<(PhysAddr, u32)>),
+        (data, meta): (&[Piece], Option<Piece>),
         bios: u32,
     ) -> Option<Request> {
         let (api, sim) = (&self.bench.dma, &self.bench.sim);
