@@ -1,10 +1,14 @@
 //! The seeded random campaign: drivers that map memory in every way, devices that use it, and
 //! devices that try what they were not promised.
 
+mod jobs;
+mod request;
+
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use tlproof_dma::{
-    Attrs, IovaState, MapError, Profile, SgEntry, machine::Machine, p2pdma::MapType, riscv::Mode,
+    Attrs, IovaState, MapError, Profile, SgEntry, block::Request, machine::Machine, nvme::Nvme,
+    riscv::Mode,
 };
 use tlproof_pcie::{Bdf, Direction, DmaAddr, PhysAddr, Range, tree::Acs};
 
@@ -14,7 +18,7 @@ use crate::{
     endpoint::{Descriptor, QUEUE_DEPTH, pattern_bytes},
     memory_port::Latency,
     simulation,
-    testbench::{Error, Setup, Testbench},
+    testbench::{Error, Setup, Testbench, nvme::NvmeRequest},
 };
 
 const PAGE: u64 = 4096;
@@ -90,6 +94,12 @@ enum Mapped {
         links: Vec<(u64, u64)>,
         attrs: Attrs,
     },
+    Request {
+        /// What the device has not been told yet.
+        list: Option<Descriptor>,
+        request: Request,
+        prepared: Box<NvmeRequest>,
+    },
     Bus,
 }
 
@@ -149,6 +159,8 @@ pub struct Campaign {
     pool: BufferPool,
     /// Whether each function's DMA is coherent.
     coherent: [bool; 3],
+    /// Drivers of disks, bound when they are needed.
+    disks: [Option<Nvme>; 3],
     jobs: Vec<Job>,
     next_id: u16,
     /// Job of each transfer under way, by function and descriptor id; `None` for a probe.
@@ -172,6 +184,7 @@ impl Campaign {
             options,
             pool: BufferPool::new(BUFFERS),
             coherent: setup.coherent,
+            disks: [const { None }; 3],
             jobs: Vec::new(),
             next_id: 0,
             under_way: Vec::new(),
@@ -209,6 +222,7 @@ impl Campaign {
             self.finish_jobs()?;
             self.bench.timers();
         }
+        self.remove_disks();
         self.bench.quiesce()
     }
 
@@ -228,7 +242,12 @@ impl Campaign {
             0..50 => self.phys_job(function, dir),
             50..65 => self.sg_job(function, dir),
             65..80 => self.iova_job(function, dir),
-            _ => self.peer_job(function, dir),
+            80..94 => self.peer_job(function, dir),
+            _ => {
+                let job = self.request_job(function, dir)?;
+                self.jobs.extend(job);
+                return Ok(());
+            }
         };
         match job {
             Ok(Some(job)) => {
@@ -279,163 +298,6 @@ impl Campaign {
         }
     }
 
-    fn phys_job(&mut self, f: usize, dir: Direction) -> Result<Option<Job>, MapError> {
-        let size = self.size();
-        let offset = if self.rng.random_bool(0.5) {
-            0
-        } else {
-            self.rng.random_range(0..PAGE)
-        };
-        let Some((base, pages)) = self.buffer(offset, size) else {
-            return Ok(None);
-        };
-        let phys = base.offset(offset);
-        let attrs = Attrs::empty();
-        let dma = match self.bench.map_phys(f, phys, size, dir, attrs) {
-            Ok(dma) => dma,
-            Err(e) => {
-                self.pool.give(base, pages);
-                return Err(e);
-            }
-        };
-        let mut job = self.job(
-            f,
-            dir,
-            Mapped::Phys { attrs },
-            vec![Span { dma, len: size }],
-        );
-        job.pages.push((base, pages));
-        job.runs.push((phys, size));
-        Ok(Some(job))
-    }
-
-    fn sg_job(&mut self, f: usize, dir: Direction) -> Result<Option<Job>, MapError> {
-        let mut list = Vec::new();
-        let mut pages = Vec::new();
-        for _ in 0..self.rng.random_range(1..8) {
-            let size = PAGE * self.rng.random_range(1..8);
-            let Some((base, n)) = self.buffer(0, size) else {
-                break;
-            };
-            pages.push((base, n));
-            list.push(SgEntry::new(base, size));
-        }
-        if list.is_empty() {
-            return Ok(None);
-        }
-        let n = match self.bench.map_sg(f, &mut list, dir, Attrs::empty()) {
-            Ok(n) => n,
-            Err(e) => {
-                for (base, n) in pages {
-                    self.pool.give(base, n);
-                }
-                return Err(e);
-            }
-        };
-        let spans = list[..n]
-            .iter()
-            .map(|s| Span {
-                dma: s.dma_address,
-                len: s.dma_length,
-            })
-            .collect();
-        let runs = list.iter().map(|s| (s.phys, s.length)).collect();
-        let mut job = self.job(f, dir, Mapped::Sg { list }, spans);
-        job.pages = pages;
-        job.runs = runs;
-        Ok(Some(job))
-    }
-
-    fn iova_job(&mut self, f: usize, dir: Direction) -> Result<Option<Job>, MapError> {
-        let dev = self.bench.functions[f].dev;
-        let mut runs = Vec::new();
-        let mut pages = Vec::new();
-        let offset = if self.rng.random_bool(0.7) {
-            0
-        } else {
-            self.rng.random_range(0..PAGE)
-        };
-        for i in 0..self.rng.random_range(1..6) {
-            let off = if i == 0 { offset } else { 0 };
-            let size = PAGE * self.rng.random_range(1..8) - off;
-            let Some((base, n)) = self.buffer(off, size) else {
-                break;
-            };
-            pages.push((base, n));
-            runs.push((base.offset(off), size));
-        }
-        let Some((first, _)) = runs.first().copied() else {
-            return Ok(None);
-        };
-        let total = runs.iter().map(|(_, s)| s).sum();
-        let attrs = Attrs::empty();
-        let Some(mut state) = self.bench.dma.dma_iova_try_alloc(dev, first, total) else {
-            for (base, n) in pages {
-                self.pool.give(base, n);
-            }
-            return Ok(None);
-        };
-        let mut links = Vec::new();
-        let mut at = 0;
-        for (phys, size) in &runs {
-            self.bench
-                .iova_link(f, &mut state, *phys, at, *size, (dir, attrs))?;
-            links.push((at, *size));
-            at += size;
-        }
-        self.bench.dma.dma_iova_sync(dev, &state, 0, total)?;
-        self.bench.iova_promise(f, &state, &links, attrs);
-        let spans = links
-            .iter()
-            .map(|(o, s)| Span {
-                dma: state.addr().offset(*o),
-                len: *s,
-            })
-            .collect();
-        let mut job = self.job(
-            f,
-            dir,
-            Mapped::Iova {
-                state,
-                links,
-                attrs,
-            },
-            spans,
-        );
-        job.pages = pages;
-        job.runs = runs;
-        Ok(Some(job))
-    }
-
-    fn peer_job(&mut self, f: usize, dir: Direction) -> Result<Option<Job>, MapError> {
-        let peer = (f + self.rng.random_range(1..self.bench.functions.len())) % 3;
-        let size = self.rng.random_range(4..32 << 10) & !3;
-        let offset = self.rng.random_range(0..BAR_SIZE - size) & !3;
-        let phys = self.bench.functions[peer].engine.memory.offset(offset);
-        match self.bench.peer_map_type(f, peer) {
-            MapType::BusAddr => {
-                let dma = self.bench.bus_address(f, phys, size);
-                Ok(Some(self.job(
-                    f,
-                    dir,
-                    Mapped::Bus,
-                    vec![Span { dma, len: size }],
-                )))
-            }
-            MapType::ThruHostBridge => {
-                let attrs = Attrs::MMIO;
-                let dma = self.bench.map_phys(f, phys, size, dir, attrs)?;
-                Ok(Some(self.job(
-                    f,
-                    dir,
-                    Mapped::Phys { attrs },
-                    vec![Span { dma, len: size }],
-                )))
-            }
-            _ => Ok(None),
-        }
-    }
-
     fn next_id(&mut self) -> u16 {
         self.next_id = self.next_id.wrapping_add(1);
         self.next_id
@@ -449,6 +311,7 @@ impl Campaign {
                 job.todo = 0;
             }
             let f = job.function;
+            self.submit_list(j)?;
             while self.jobs[j].todo > 0
                 && self.bench.functions[f].engine.outstanding < QUEUE_DEPTH / 2
             {
@@ -494,6 +357,37 @@ impl Campaign {
                 });
             }
         }
+        Ok(())
+    }
+
+    /// Tells a disk of its request: all of it is one transfer.
+    fn submit_list(&mut self, j: usize) -> Result<(), Error> {
+        let job = &mut self.jobs[j];
+        let f = job.function;
+        let Mapped::Request { list, .. } = &mut job.mapped else {
+            return Ok(());
+        };
+        if self.bench.functions[f].engine.outstanding >= QUEUE_DEPTH / 2 {
+            return Ok(());
+        }
+        job.todo = 0;
+        let Some(mut d) = list.take() else {
+            return Ok(());
+        };
+        self.next_id = self.next_id.wrapping_add(1);
+        d.id = self.next_id;
+        let (seed, write) = (d.pattern.unwrap_or(0), job.dir.device_writes());
+        job.done.extend(job.spans.iter().map(|s| Transfer {
+            dma: s.dma,
+            len: s.len as u32,
+            seed,
+            write,
+        }));
+        job.waiting += 1;
+        self.bench.functions[f]
+            .engine
+            .submit(&mut self.bench.sim, &d)?;
+        self.under_way.push((f, d.id, Some(j), None));
         Ok(())
     }
 
@@ -550,20 +444,36 @@ impl Campaign {
         let (f, dir) = (job.function, job.dir);
         // A posted write is visible once a read of the device that wrote it has returned; the
         // completion record was such a read.
-        match &mut job.mapped {
+        let mapped = std::mem::replace(&mut job.mapped, Mapped::Bus);
+        let translated = match mapped {
+            Mapped::Bus => false,
+            // A peer's memory may be reached without translation.
+            Mapped::Request { .. } => !job.runs.is_empty(),
+            _ => true,
+        };
+        match mapped {
             Mapped::Phys { attrs } => {
                 let s = job.spans[0];
-                self.bench.unmap_phys(f, s.dma, s.len, dir, *attrs);
+                self.bench.unmap_phys(f, s.dma, s.len, dir, attrs);
             }
-            Mapped::Sg { list } => self.bench.unmap_sg(f, list, dir, Attrs::empty()),
+            Mapped::Sg { mut list } => {
+                self.bench.unmap_sg(f, &mut list, dir, Attrs::empty());
+            }
             Mapped::Iova {
-                state,
+                mut state,
                 links,
                 attrs,
             } => {
                 let mapped = links.iter().map(|(_, s)| s).sum();
                 self.bench
-                    .iova_destroy(f, state, links, mapped, (dir, *attrs));
+                    .iova_destroy(f, &mut state, &links, mapped, (dir, attrs));
+            }
+            Mapped::Request {
+                request, prepared, ..
+            } => {
+                if let Some(disk) = &mut self.disks[f] {
+                    self.bench.nvme_unmap(f, disk, &request, *prepared);
+                }
             }
             Mapped::Bus => self
                 .bench
@@ -571,7 +481,6 @@ impl Campaign {
         }
         self.compare(&job);
         self.counts.jobs += 1;
-        let translated = !matches!(job.mapped, Mapped::Bus);
         if translated && self.rng.random_bool(0.15) {
             // The device keeps using the address after the unmap.
             let s = job.spans[0];

@@ -3,10 +3,13 @@
 //! Each list is compared with a snapshot, and the order that is required is asserted beside it, so
 //! that a snapshot which is renewed (`INSTA_UPDATE=always`) cannot let a wrong order in.
 
-use std::rc::Rc;
+use std::{cell::RefCell, rc::Rc};
+
+use tlproof_pcie::config::{ConfigSpace, reg};
 
 use crate::{
     Quirks, SgEntry,
+    dmabuf::{AttachmentId, DmaSgt, Importer, ImporterOps, VfioDmaBuf},
     iommu::IommuDriver,
     machine::Machine,
     p2pdma::HostBridgePolicy,
@@ -14,6 +17,7 @@ use crate::{
     riscv::{Options, RiscvIommu, fake, regs::offset},
     testing::{
         bench::*,
+        memory_bar,
         recorder::{Recorder, TABLES},
     },
 };
@@ -427,6 +431,70 @@ fn b9_attach() {
     for (line, want) in lines.0.iter().zip(want) {
         assert!(line.starts_with(&want), "{line}, not {want}");
     }
+}
+
+/// The driver of a device that uses a DMABUF.
+struct Driver {
+    at: AttachmentId,
+    sgt: Option<DmaSgt>,
+    lines: Rc<RefCell<Vec<String>>>,
+}
+
+impl Importer<RiscvIommu> for Driver {
+    fn invalidate_mappings(
+        &mut self,
+        _: &mut Dma<RiscvIommu>,
+        _: &mut dyn Machine,
+        buf: &VfioDmaBuf,
+    ) {
+        let line = format!("importer invalidated, revoked={}", buf.is_revoked());
+        self.lines.borrow_mut().push(line);
+    }
+
+    fn wait_fences(&mut self, _: &mut dyn Machine) -> bool {
+        self.lines.borrow_mut().push("fences waited for".into());
+        true
+    }
+
+    fn unmap(&mut self, dma: &mut Dma<RiscvIommu>, m: &mut dyn Machine, buf: &mut VfioDmaBuf) {
+        if let Some(sgt) = self.sgt.take() {
+            buf.unmap(dma, m, self.at, sgt).unwrap();
+        }
+    }
+}
+
+#[test]
+fn b10_revoke() {
+    let mut o = Order::strict(device());
+    let owner = Bdf::new(4, 0, 0);
+    let bars = [memory_bar(2, BAR + 0x40_0000, 0x10_0000, BAR + 0x40_0000)];
+    o.dma.p2pdma.init(owner, &bars, false).unwrap();
+    o.dma.p2pdma.policy = HostBridgePolicy::Any;
+    o.dev = o
+        .dma
+        .add_device(&mut o.m, Device::new(Bdf::new(5, 0, 0)), Attach::Strict)
+        .unwrap();
+    o.m.config_write(owner, reg::COMMAND, 2, 6).unwrap();
+    let ranges = [(0x1000, 0x2000)];
+    let mut buf = VfioDmaBuf::export(&mut o.dma.p2pdma, &mut o.m, owner, 2, &ranges).unwrap();
+    let at = buf.attach(Some(o.dev), ImporterOps::PEER).unwrap();
+    let sgt = Some(buf.map(&mut o.dma, &mut o.m, at, Bidirectional).unwrap());
+    o.take();
+    let lines = Rc::clone(&o.m.lines);
+    let mut driver = Driver { at, sgt, lines };
+    buf.revoke(&mut o.dma, &mut o.m, &mut [&mut driver])
+        .unwrap();
+    let lines = o.take();
+    lines.ordered(&[
+        "importer invalidated, revoked=true",
+        "fences waited for",
+        "clear",
+        "command",
+        "iova_dofree",
+        "config 04:00.0 0x4",
+    ]);
+    lines.without(&CPU);
+    insta::assert_snapshot!("b10_revoke", lines.text());
 }
 
 /// The assertion itself can fail.

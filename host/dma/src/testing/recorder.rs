@@ -76,6 +76,7 @@ impl ConfigSpace for Recorder {
     }
 
     fn config_write(&mut self, bdf: Bdf, reg: u16, size: u8, v: u32) -> Result<(), AccessError> {
+        self.line(format!("config {bdf} {reg:#x} = {v:#x}"));
         self.config.config_write(bdf, reg, size, v)
     }
 }
