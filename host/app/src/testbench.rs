@@ -1,6 +1,8 @@
 //! A machine with its drivers: bring-up, and mapping calls that also enter the promise ledger.
 
 mod entered;
+mod hotplug;
+mod iova;
 pub mod nvme;
 mod pages;
 mod peers;
@@ -9,17 +11,17 @@ pub mod virtio;
 use std::collections::BTreeMap;
 
 use tlproof_dma::{
-    Api, Attach, Attrs, Coherent, Config, Device, DeviceId, Dma, IovaState, MapError, Mapping,
-    Profile, Quirks, SgEntry, Swiotlb,
+    Api, Attach, Attrs, Coherent, Config, Device, DeviceId, Dma, MapError, Mapping, Profile,
+    Quirks, SgEntry, Swiotlb,
     iommu::IommuError,
-    p2pdma::{HostBridgePolicy, MapType, P2pError, ProviderId},
+    p2pdma::{HostBridgePolicy, P2pError, ProviderId},
     pages::PagePool,
     riscv::{self, RiscvIommu},
 };
 use tlproof_golden::{MemoryKind, Promise, PromiseId, Route};
 use tlproof_pcie::{
     Bdf, Direction, DmaAddr, MemType, PhysAddr, Range,
-    config::{AccessError, ConfigSpace},
+    config::AccessError,
     enumerate::{self, EnumerateError, enumerate},
     tree::{Acs, Tree},
 };
@@ -444,152 +446,6 @@ impl Testbench {
         self.revoke_end(ending);
     }
 
-    /// `dma_iova_link` of one range after `dma_iova_try_alloc`; enter it with
-    /// [`Testbench::iova_promise`] once synced.
-    ///
-    /// # Errors
-    /// As the call.
-    pub fn iova_link(
-        &mut self,
-        f: usize,
-        state: &mut IovaState,
-        phys: PhysAddr,
-        offset: u64,
-        size: u64,
-        (dir, attrs): (Direction, Attrs),
-    ) -> Result<(), MapError> {
-        let dev = self.functions[f].dev;
-        self.calls += 1;
-        self.dma
-            .dma_iova_link(&mut self.sim, dev, state, phys, offset, size, dir, attrs)
-    }
-
-    /// The mappings that make up a range: several where some of it was bounced.
-    pub(crate) fn pieces(&self, dev: DeviceId, dma: DmaAddr, size: u64) -> Vec<(DmaAddr, u64)> {
-        let mut pieces = Vec::new();
-        let mut done = 0;
-        while done < size {
-            let at = dma.offset(done);
-            let Some(m) = self.dma.describe(dev, at).filter(|m| m.dma == at) else {
-                break;
-            };
-            pieces.push((at, m.size));
-            done += m.size;
-        }
-        pieces
-    }
-
-    /// [`Testbench::revoke_begin`] of all mappings of a range.
-    fn revoke_range(
-        &mut self,
-        dev: DeviceId,
-        dma: DmaAddr,
-        size: u64,
-    ) -> Vec<(Option<Mapping>, PromiseId)> {
-        self.pieces(dev, dma, size)
-            .into_iter()
-            .flat_map(|(dma, size)| self.revoke_begin(dev, dma, size))
-            .collect()
-    }
-
-    /// Enters the linked ranges of a state in the ledger.
-    pub fn iova_promise(
-        &mut self,
-        f: usize,
-        state: &IovaState,
-        links: &[(u64, u64)],
-        attrs: Attrs,
-    ) {
-        let dev = self.functions[f].dev;
-        for (offset, size) in links {
-            let call = format!(
-                "dma_iova_link({}, iova={:#x}, offset={offset:#x}, size={size}, attrs={attrs})",
-                self.functions[f].engine.bdf,
-                state.addr()
-            );
-            for (dma, _) in self.pieces(dev, state.addr().offset(*offset), *size) {
-                self.promise(dev, dma, call.clone());
-            }
-        }
-    }
-
-    /// `dma_iova_destroy`.
-    pub fn iova_destroy(
-        &mut self,
-        f: usize,
-        state: &mut IovaState,
-        links: &[(u64, u64)],
-        mapped: u64,
-        (dir, attrs): (Direction, Attrs),
-    ) {
-        let dev = self.functions[f].dev;
-        self.calls += 1;
-        let mut ending = Vec::new();
-        for (offset, size) in links {
-            ending.extend(self.revoke_range(dev, state.addr().offset(*offset), *size));
-        }
-        self.dma
-            .dma_iova_destroy(&mut self.sim, dev, state, mapped, dir, attrs);
-        self.revoke_end(ending);
-    }
-
-    /// `dma_iova_unlink` of each link, then `dma_iova_free`.
-    pub fn iova_unlink_free(
-        &mut self,
-        f: usize,
-        state: &mut IovaState,
-        links: &[(u64, u64)],
-        (dir, attrs): (Direction, Attrs),
-    ) {
-        let dev = self.functions[f].dev;
-        for (offset, size) in links {
-            self.calls += 1;
-            let ending = self.revoke_range(dev, state.addr().offset(*offset), *size);
-            self.dma
-                .dma_iova_unlink(&mut self.sim, dev, state, *offset, *size, dir, attrs);
-            self.revoke_end(ending);
-        }
-        self.dma.dma_iova_free(dev, state);
-    }
-
-    /// How function `f` reaches the memory BAR of function `peer`.
-    pub fn peer_map_type(&mut self, f: usize, peer: usize) -> MapType {
-        let (provider, client) = (self.functions[peer].provider, self.functions[f].engine.bdf);
-        let cs: &mut dyn ConfigSpace = &mut self.sim;
-        self.dma.p2pdma.map_type(cs, provider, client)
-    }
-
-    /// Enters peer memory reached by its bus address, for which no mapping call is made.
-    pub fn bus_address(&mut self, f: usize, phys: PhysAddr, size: u64) -> DmaAddr {
-        let dev = self.functions[f].dev;
-        let bdf = self.functions[f].engine.bdf;
-        let dma = DmaAddr(self.sim.options().map.to_bus(phys).0);
-        let promise = Promise {
-            device: bdf,
-            dma,
-            size,
-            segments: vec![(phys, size)],
-            direction: Direction::Bidirectional,
-            kind: MemoryKind::Mmio,
-            expect: MemType::Device,
-            snoop: false,
-            route: Route::PeerBusAddress,
-            via_iommu: false,
-            call: format!("bus address of {phys:#x}, size={size}, for {bdf}"),
-        };
-        self.enter(dev, promise);
-        dma
-    }
-
-    /// Ends what [`Testbench::bus_address`] entered.
-    pub fn end_bus_address(&mut self, f: usize, dma: DmaAddr, size: u64) {
-        let dev = self.functions[f].dev;
-        let ending = self.revoke_begin(dev, dma, size);
-        for (_, id) in ending {
-            self.sim.checker.revoke_end(id);
-        }
-    }
-
     /// Enters the mapping that a call has just made.
     pub fn promise(&mut self, dev: DeviceId, dma: DmaAddr, call: String) {
         let Some(m) = self.dma.describe(dev, dma) else {
@@ -655,40 +511,6 @@ impl Testbench {
                 _ => self.sim.checker.revoke_end(id),
             }
         }
-    }
-
-    /// The device of function `f` is removed with what its driver has left, which ends the
-    /// promises to it. Returns its parameters and how many mappings were left.
-    ///
-    /// # Errors
-    /// As `remove_device`.
-    pub fn unplug(&mut self, f: usize) -> Result<(Device, usize), MapError> {
-        let old = self.functions[f].dev;
-        let device = self.dma.device(old)?.clone();
-        let first = (old, 0, 0);
-        let last = (old, u64::MAX, u64::MAX);
-        let given = self.promises.range(first..=last).map(|(key, _)| *key);
-        let given: Vec<_> = given.collect();
-        let ids = given.iter().filter_map(|key| self.promises.remove(key));
-        let ending: Vec<PromiseId> = ids.flatten().collect();
-        for id in &ending {
-            self.sim.checker.revoke_begin(*id);
-        }
-        let left = self.dma.remove_device(&mut self.sim, old)?;
-        for id in ending {
-            self.sim.checker.revoke_end(id);
-        }
-        self.end_drained();
-        Ok((device, left.len()))
-    }
-
-    /// A device is found at function `f` after [`Testbench::unplug`].
-    ///
-    /// # Errors
-    /// As `add_device`.
-    pub fn plug(&mut self, f: usize, device: Device, attach: Attach) -> Result<(), MapError> {
-        self.functions[f].dev = self.dma.add_device(&mut self.sim, device, attach)?;
-        Ok(())
     }
 
     /// Lets the API's timers run and ends the promises that a flush has completed.

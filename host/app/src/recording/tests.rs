@@ -3,8 +3,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tlproof_dma::Profile;
-use tlproof_pcie::MemoryMap;
+use tlproof_dma::{Attrs, Profile, SgEntry, p2pdma::HostBridgePolicy};
+use tlproof_pcie::{Direction, MemoryMap, PhysAddr};
 
 use super::*;
 use crate::{
@@ -152,4 +152,62 @@ fn the_machine_is_described() {
     // Two below one switch, one below another root port.
     assert_eq!(own[0].above[0], own[1].above[0]);
     assert_ne!(own[0].above[0], own[2].above[0]);
+}
+
+/// Every event of the mapping API, as the parser reads it and prints it again.
+#[test]
+fn every_event_of_the_api_reads_back() {
+    let dir = Dir::new("every-event");
+    let setup = Setup {
+        coherent: [false; 3],
+        policy: HostBridgePolicy::Refuse,
+        ..Setup::default()
+    };
+    let checker = Checker::new(&setup.machine, true, None, 1);
+    let mut bench = Testbench::new(&setup, checker).unwrap();
+    let recording = Recording::start(&mut bench);
+    let peer = bench.functions[2].engine.memory;
+    let dev = bench.functions[0].dev;
+    let (dma, m) = (&mut bench.dma, &mut bench.sim);
+    let (both, none) = (Direction::Bidirectional, Attrs::empty());
+    let ram = PhysAddr(0x9000_0000);
+
+    let attrs = Attrs::SKIP_CPU_SYNC | Attrs::PRIVILEGED | Attrs::WEAK_ORDERING;
+    let a = dma.dma_map_phys(m, dev, ram, 4096, both, attrs).unwrap();
+    dma.dma_sync_single_for_cpu(m, dev, a, 4096, both);
+    dma.dma_sync_single_for_device(m, dev, a, 4096, both);
+    dma.dma_unmap_phys(m, dev, a, 4096, both, attrs);
+    let mut list = [ram.offset(0x4000), ram.offset(0x8000)].map(|phys| SgEntry::new(phys, 0x1000));
+    dma.dma_map_sg(m, dev, &mut list, both, none).unwrap();
+    dma.dma_sync_sg_for_cpu(m, dev, &list, both);
+    dma.dma_sync_sg_for_device(m, dev, &list, both);
+    dma.dma_unmap_sg(m, dev, &mut list, both, none);
+    let mut list = [SgEntry::new(peer, 4096)];
+    dma.dma_map_sg(m, dev, &mut list, both, none).unwrap_err();
+    let memory = dma.dma_alloc_coherent(m, dev, 8192).unwrap();
+    dma.dma_free_attrs(m, dev, memory, none);
+    let pages = dma.dma_alloc_pages(m, dev, 8192, both).unwrap();
+    dma.dma_free_pages(m, dev, pages);
+    let scattered = dma.dma_alloc_noncontiguous(m, dev, 0x3000, both, none);
+    dma.dma_free_noncontiguous(m, dev, scattered.unwrap());
+    dma.dma_alloc_noncontiguous(m, dev, 1 << 40, both, none)
+        .unwrap_err();
+
+    recording.write(&bench, &setup, &dir.0, "run").unwrap();
+    let path = dir.0.join("run.trace");
+    let text = fs::read_to_string(&path).unwrap();
+    let lines = text.lines().filter(|l| !l.starts_with('#'));
+    let parsed = Capture::open(&path).unwrap().trace;
+    let mut names = BTreeSet::new();
+    for (line, parsed) in lines.zip(parsed) {
+        let event = parsed.unwrap().event;
+        if !event.is_probe() {
+            let want = format!(" {}: {event}", event.name());
+            assert!(line.ends_with(&want), "{line}\n{want}");
+        }
+        names.insert(event.name());
+    }
+    let of_the_api = Event::NAMES.iter().filter(|n| n.starts_with("dma_"));
+    let missing: Vec<_> = of_the_api.filter(|n| !names.contains(**n)).collect();
+    assert_eq!(missing, [&""; 0]);
 }

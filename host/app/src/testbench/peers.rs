@@ -12,11 +12,12 @@ use tlproof_dma::{
     iommu::Prot,
     machine::Machine,
     odp::{OdpError, OdpRegion, UserMemory, XltEntry},
+    p2pdma::MapType,
     pages::PAGE_SIZE,
     riscv::RiscvIommu,
 };
 use tlproof_golden::{MemoryKind, Promise, Route};
-use tlproof_pcie::{Direction, DmaAddr, MemType, PhysAddr};
+use tlproof_pcie::{Direction, DmaAddr, MemType, PhysAddr, config::ConfigSpace};
 
 use super::Testbench;
 use crate::endpoint::{Descriptor, Endpoint};
@@ -107,6 +108,44 @@ fn part(ranges: &[PhysVec], mut skip: u64, mut len: u64) -> Vec<(PhysAddr, u64)>
 type Given = (DmaAddr, u64, Direction);
 
 impl Testbench {
+    /// How function `f` reaches the memory BAR of function `peer`.
+    pub fn peer_map_type(&mut self, f: usize, peer: usize) -> MapType {
+        let (provider, client) = (self.functions[peer].provider, self.functions[f].engine.bdf);
+        let cs: &mut dyn ConfigSpace = &mut self.sim;
+        self.dma.p2pdma.map_type(cs, provider, client)
+    }
+
+    /// Enters peer memory reached by its bus address, for which no mapping call is made.
+    pub fn bus_address(&mut self, f: usize, phys: PhysAddr, size: u64) -> DmaAddr {
+        let dev = self.functions[f].dev;
+        let bdf = self.functions[f].engine.bdf;
+        let dma = DmaAddr(self.sim.options().map.to_bus(phys).0);
+        let promise = Promise {
+            device: bdf,
+            dma,
+            size,
+            segments: vec![(phys, size)],
+            direction: Direction::Bidirectional,
+            kind: MemoryKind::Mmio,
+            expect: MemType::Device,
+            snoop: false,
+            route: Route::PeerBusAddress,
+            via_iommu: false,
+            call: format!("bus address of {phys:#x}, size={size}, for {bdf}"),
+        };
+        self.enter(dev, promise);
+        dma
+    }
+
+    /// Ends what [`Testbench::bus_address`] entered.
+    pub fn end_bus_address(&mut self, f: usize, dma: DmaAddr, size: u64) {
+        let dev = self.functions[f].dev;
+        let ending = self.revoke_begin(dev, dma, size);
+        for (_, id) in ending {
+            self.sim.checker.revoke_end(id);
+        }
+    }
+
     /// Exports ranges of the memory BAR of function `owner`.
     ///
     /// # Errors
