@@ -294,6 +294,9 @@ impl<I: IommuDriver> Dma<I> {
         memory: Coherent,
         attrs: Attrs,
     ) {
+        if !self.is_there(dev) {
+            return;
+        }
         let Ok(d) = self.device(dev) else { return };
         let (bdf, backend) = (d.bdf, d.backend);
         let (dma, size) = (memory.dma, memory.size);

@@ -303,6 +303,18 @@ impl<I: IommuDriver> Dma<I> {
         device.ok_or(MapError::NoDevice)
     }
 
+    /// Whether there is the device of a call that has no error to return; if not, that is warned
+    /// about and the call does nothing.
+    pub(crate) fn is_there(&mut self, dev: DeviceId) -> bool {
+        let there = self.device(dev).is_ok();
+        if !there {
+            self.warn(WarningKind::NoDevice, None, || {
+                format!("a call for device {}, which is not there", dev.0)
+            });
+        }
+        there
+    }
+
     pub(crate) fn device_mut(&mut self, dev: DeviceId) -> Result<&mut Device, MapError> {
         let device = self.devices.get_mut(dev.0).and_then(Option::as_mut);
         device.ok_or(MapError::NoDevice)

@@ -141,6 +141,8 @@ impl MapError {
 /// Kinds of warnings; each kind is one place in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WarningKind {
+    /// A call for a device that is not there, or is gone, which has no error to return.
+    NoDevice,
     /// A device without DMA mask.
     NoMask,
     /// `DMA addr … overflow`.
@@ -157,7 +159,7 @@ pub enum WarningKind {
     AlignConstraint,
     /// An unmap that does not find its translation.
     NotMapped,
-    /// An unmap that removed another number of bytes than asked.
+    /// An unmap that removed another number of bytes than asked, or is not about as many.
     UnmapSize,
     /// IOVA asked for no bytes, or for so many that their number covers the flags of a state.
     IovaSize,

@@ -393,6 +393,9 @@ impl<I: IommuDriver> Dma<I> {
         dir: Direction,
         attrs: Attrs,
     ) {
+        if !self.is_there(dev) {
+            return;
+        }
         let Ok(bdf) = self.device(dev).map(|d| d.bdf) else {
             return;
         };
@@ -414,6 +417,12 @@ impl<I: IommuDriver> Dma<I> {
             attrs,
         });
         if size == 0 || !inside {
+            self.warn(WarningKind::UnmapSize, Some(bdf), || {
+                format!(
+                    "unlink of {size} bytes at {offset:#x} of a state of {}",
+                    state.size
+                )
+            });
             return;
         }
         let attrs = self.honoured(attrs);
@@ -423,10 +432,16 @@ impl<I: IommuDriver> Dma<I> {
 
     /// `dma_iova_free`: gives the IOVA of a state without ranges back, at once.
     pub fn dma_iova_free(&mut self, dev: DeviceId, state: &mut IovaState) {
+        if !self.is_there(dev) {
+            return;
+        }
         let Ok(bdf) = self.device(dev).map(|d| d.bdf) else {
             return;
         };
         if !state.uses_iova() {
+            self.warn(WarningKind::UnmapSize, Some(bdf), || {
+                "a state without IOVA is freed".to_owned()
+            });
             return;
         }
         let s = *state;
@@ -457,10 +472,17 @@ impl<I: IommuDriver> Dma<I> {
         dir: Direction,
         attrs: Attrs,
     ) {
+        if !self.is_there(dev) {
+            return;
+        }
         let Ok(bdf) = self.device(dev).map(|d| d.bdf) else {
             return;
         };
         if !state.uses_iova() || mapped_len > state.size {
+            let size = state.size;
+            self.warn(WarningKind::UnmapSize, Some(bdf), || {
+                format!("destruction of {mapped_len} bytes of a state of {size}")
+            });
             return;
         }
         let s = *state;

@@ -254,6 +254,9 @@ impl<I: IommuDriver> Dma<I> {
         attrs: Attrs,
         effective: Attrs,
     ) {
+        if !self.is_there(dev) {
+            return;
+        }
         let Ok(d) = self.device(dev) else { return };
         let (bdf, backend) = (d.bdf, d.backend);
         self.trace.at(m.now());
@@ -265,6 +268,9 @@ impl<I: IommuDriver> Dma<I> {
             attrs,
         };
         if size == 0 || dma.checked_add(size - 1).is_none() {
+            self.warn(WarningKind::UnmapSize, Some(bdf), || {
+                format!("unmap of {size} bytes at {dma}")
+            });
             self.debug_unmap(dev, EntryType::Phy, range);
             return;
         }
@@ -374,6 +380,9 @@ impl<I: IommuDriver> Dma<I> {
         size: u64,
         dir: Direction,
     ) {
+        if !self.is_there(dev) {
+            return;
+        }
         let Ok(d) = self.device(dev) else { return };
         let bdf = d.bdf;
         if !d.need_sync() {
@@ -399,6 +408,9 @@ impl<I: IommuDriver> Dma<I> {
         size: u64,
         dir: Direction,
     ) {
+        if !self.is_there(dev) {
+            return;
+        }
         let Ok(d) = self.device(dev) else { return };
         let bdf = d.bdf;
         if !d.need_sync() {

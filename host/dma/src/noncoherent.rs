@@ -137,6 +137,9 @@ impl<I: IommuDriver> Dma<I> {
 
     /// `dma_free_pages`.
     pub fn dma_free_pages(&mut self, m: &mut dyn Machine, dev: DeviceId, pages: Pages) {
+        if !self.is_there(dev) {
+            return;
+        }
         let Ok(d) = self.device(dev) else { return };
         let (bdf, backend) = (d.bdf, d.backend);
         let Pages {
@@ -291,6 +294,9 @@ impl<I: IommuDriver> Dma<I> {
         dev: DeviceId,
         memory: Noncontiguous,
     ) {
+        if !self.is_there(dev) {
+            return;
+        }
         let Ok(bdf) = self.device(dev).map(|d| d.bdf) else {
             return;
         };

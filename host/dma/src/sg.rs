@@ -178,6 +178,9 @@ impl<I: IommuDriver> Dma<I> {
         dir: Direction,
         attrs: Attrs,
     ) {
+        if !self.is_there(dev) {
+            return;
+        }
         let Ok(d) = self.device(dev) else { return };
         let (bdf, backend) = (d.bdf, d.backend);
         self.trace.at(m.now());
@@ -312,6 +315,9 @@ impl<I: IommuDriver> Dma<I> {
         dir: Direction,
         for_device: bool,
     ) -> Option<(tlproof_pcie::Bdf, Vec<DmaAddr>, Vec<u64>)> {
+        if !self.is_there(dev) {
+            return None;
+        }
         let d = self.device(dev).ok()?;
         let (bdf, backend) = (d.bdf, d.backend);
         if !d.need_sync() {

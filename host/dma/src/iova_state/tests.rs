@@ -229,3 +229,38 @@ fn a_failed_bounce_is_undone() {
         assert_eq!(b.dma.live().count(), 0);
     }
 }
+
+/// Calls without an error to return say what they did not do.
+#[test]
+fn misuse_is_warned_about() {
+    let mut b = strict(device());
+    let (dev, both) = (b.dev, Bidirectional);
+    let (dma, m) = (&mut b.dma, &mut b.m);
+    let mut s = dma.dma_iova_try_alloc(dev, PhysAddr(0), 0x2000).unwrap();
+    dma.dma_iova_link(m, dev, &mut s, PhysAddr(RAM), 0, 0x2000, both, NONE)
+        .unwrap();
+    let mut warned = 0;
+    let mut more = |dma: &Dma<FakeIommu>| {
+        let before = std::mem::replace(&mut warned, dma.warnings().count(WarningKind::UnmapSize));
+        warned - before
+    };
+    dma.dma_iova_unlink(m, dev, &s, 0x1000, 0x2000, both, NONE);
+    assert_eq!(more(dma), 1);
+    dma.dma_iova_unlink(m, dev, &s, 0, 0, both, NONE);
+    assert_eq!(more(dma), 1);
+    dma.dma_iova_destroy(m, dev, &mut s, 0x3000, both, NONE);
+    assert_eq!(more(dma), 1);
+    assert_eq!(dma.iommu().unwrap().pages.len(), 2);
+    dma.dma_iova_destroy(m, dev, &mut s, 0x2000, both, NONE);
+    assert_eq!(more(dma), 0);
+    dma.dma_iova_destroy(m, dev, &mut s, 0x2000, both, NONE);
+    dma.dma_iova_free(dev, &mut s);
+    assert_eq!(more(dma), 2);
+
+    let mut s = dma.dma_iova_try_alloc(dev, PhysAddr(0), 0x2000).unwrap();
+    dma.remove_device(m, dev).unwrap();
+    dma.dma_iova_unlink(m, dev, &s, 0, 0x1000, both, NONE);
+    dma.dma_iova_destroy(m, dev, &mut s, 0x1000, both, NONE);
+    dma.dma_iova_free(dev, &mut s);
+    assert_eq!(dma.warnings().count(WarningKind::NoDevice), 3);
+}

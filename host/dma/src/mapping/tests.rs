@@ -63,9 +63,15 @@ fn bad_arguments_are_errors() {
         if huge.is_ok() {
             b.unmap(RAM, u64::MAX - RAM, ToDevice, NONE);
         }
+        let warned = |b: &Bench, kind| b.dma.warnings().count(kind);
+        assert_eq!(warned(&b, WarningKind::UnmapSize), 0);
         b.unmap(u64::MAX, 2, ToDevice, NONE);
         b.unmap(RAM, 0, ToDevice, NONE);
+        assert_eq!(warned(&b, WarningKind::UnmapSize), 2);
         b.unmap(RAM, 4096, ToDevice, NONE);
+        // Without translation only dma-debug knows what is mapped.
+        let translated = u64::from(attach == Attach::Strict);
+        assert_eq!(warned(&b, WarningKind::NotMapped), translated);
         assert_eq!(b.dma.dma_iova_try_alloc(b.dev, PhysAddr(0), 0), None);
         assert_eq!(b.dma.dma_iova_try_alloc(b.dev, PhysAddr(0), 1 << 63), None);
     }

@@ -55,6 +55,9 @@ fn nothing_is_mapped_for_it_any_more() {
     b.dma.remove_device(&mut b.m, old).unwrap();
     assert_eq!(b.map(RAM, 64, ToDevice, NONE), Err(MapError::NoDevice));
     b.unmap(0xffff_f000, 64, ToDevice, NONE);
+    b.dma
+        .dma_sync_single_for_cpu(&mut b.m, old, DmaAddr(0xffff_f000), 64, ToDevice);
+    assert_eq!(b.dma.warnings().count(WarningKind::NoDevice), 2);
     let again = b.dma.remove_device(&mut b.m, old);
     assert_eq!(again.map_err(|e| e.errno()), Err(-19));
     let with = b.dma.add_device(&mut b.m, device(), Attach::With(old));
