@@ -1,13 +1,13 @@
 //! Coherent memory: allocated, mapped and kept.
 
-use tlproof_pcie::{Direction, DmaAddr, PhysAddr};
+use tlproof_pcie::{Bdf, Direction, DmaAddr, PhysAddr};
 
 use crate::{
     attrs::Attrs,
     debug::{self, EntryType},
     device::{Backend, DeviceId},
     dma::Dma,
-    error::{MapError, check_range},
+    error::{MapError, WarningKind, check_range},
     iommu::IommuDriver,
     iommu_dma::dma_info_to_prot,
     ledger::Api,
@@ -286,6 +286,13 @@ impl<I: IommuDriver> Dma<I> {
         }
     }
 
+    /// What is freed is not there; its pages are not given back a second time.
+    pub(crate) fn warn_not_allocated(&mut self, bdf: Bdf, dma: DmaAddr) {
+        self.warn(WarningKind::NotMapped, Some(bdf), || {
+            format!("free of {dma}, where nothing is allocated")
+        });
+    }
+
     /// `dma_free_attrs`.
     pub fn dma_free_attrs(
         &mut self,
@@ -321,6 +328,7 @@ impl<I: IommuDriver> Dma<I> {
         self.debug_unmap(dev, EntryType::Coherent, range);
         let found = self.ledger.remove(dev, dma, size, dir, attrs);
         if found.is_none() {
+            self.warn_not_allocated(bdf, dma);
             return;
         }
         self.drain(found);

@@ -160,6 +160,7 @@ impl<I: IommuDriver> Dma<I> {
         });
         self.debug_unmap(dev, EntryType::Noncoherent, range(&pages));
         let Some(found) = self.ledger.remove(dev, dma, size, dir, attrs) else {
+            self.warn_not_allocated(bdf, dma);
             return;
         };
         self.drain([found]);
@@ -311,6 +312,7 @@ impl<I: IommuDriver> Dma<I> {
         });
         self.debug_unmap_sg(dev, &memory.sg, dir, memory.attrs);
         let Some(found) = self.ledger.remove(dev, dma, size, dir, memory.attrs) else {
+            self.warn_not_allocated(bdf, dma);
             return;
         };
         self.drain([found]);

@@ -39,7 +39,9 @@ fn coherent_memory() {
         }
         assert_eq!(b.dma.describe(b.dev, c.dma).unwrap().api, Api::Coherent);
         b.dma.dma_free_attrs(&mut b.m, b.dev, c, NONE);
+        assert!(b.dma.warnings().is_empty());
         b.dma.dma_free_attrs(&mut b.m, b.dev, c, NONE);
+        assert_eq!(b.dma.warnings().count(WarningKind::NotMapped), 1);
         assert!(b.dma.iommu().unwrap().pages.is_empty());
         let at = PhysAddr(RAM + 0x50_0000);
         assert_eq!(
@@ -54,6 +56,31 @@ fn coherent_memory() {
                 .dma_alloc_at(&mut b.m, b.dev, PhysAddr(BAR), 512, NONE)
                 .is_err()
         );
+    }
+}
+
+/// Hints of an allocation, which is one run of memory whatever they say.
+#[test]
+fn hints() {
+    for attrs in [
+        Attrs::FORCE_CONTIGUOUS,
+        Attrs::ALLOC_SINGLE_PAGES,
+        Attrs::NO_WARN,
+        Attrs::WEAK_ORDERING,
+    ] {
+        let mut b = strict(device());
+        let pages = PagePool::new(Range::sized(RAM, 0x10_0000));
+        b.dma.set_pages(Box::new(pages));
+        let c = b.dma.dma_alloc_attrs(&mut b.m, b.dev, 0x3000, attrs);
+        let c = c.unwrap();
+        let promise = b.dma.describe(b.dev, c.dma).unwrap();
+        assert_eq!(promise.segments.len(), 1, "{attrs}");
+        let prots = b.dma.iommu().unwrap().pages.values();
+        let prots: Vec<_> = prots.map(|(_, prot)| prot.bits()).collect();
+        assert_eq!(prots, [7; 3], "{attrs}");
+        b.dma.dma_free_attrs(&mut b.m, b.dev, c, attrs);
+        assert_eq!(b.dma.live().count(), 0);
+        assert!(b.dma.warnings().is_empty(), "{attrs}");
     }
 }
 
