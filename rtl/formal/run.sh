@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # Proves the properties in rtl/formal with SymbiYosys and yices:
 #
-#   ./rtl/formal/run.sh [--all] [--broken] [BLOCK...]
+#   ./rtl/formal/run.sh [--broken] [BLOCK...]
 #
-# One line a block: how it was proved, and that its cover points are reached. Without names all
-# blocks but the slow ones, with --all these too. --broken applies each patch of rtl/formal/broken
-# to a copy of the RTL and expects the proof of its block to fail.
+# One line a block: how it was proved, and that its cover points are reached; without names all
+# blocks. --broken applies each patch of rtl/formal/broken to a copy of the RTL and expects a
+# counterexample.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Block; depth of the induction; depth of the cover points; RTL files beside the packages.
 blocks='
 fifo           2 10 common/fifo.sv
+iommu_cq       3 20 iommu/iommu_cq.sv
 iommu_drain    3 10 iommu/iommu_drain.sv
 iommu_fq       3 14 iommu/iommu_fq.sv
 iommu_iotlb    2 8  iommu/iommu_plru.sv iommu/iommu_iotlb.sv
@@ -20,17 +21,16 @@ iommu_mem_arb  2 14 iommu/iommu_mem_arb.sv
 iommu_plru     3 12 iommu/iommu_plru.sv
 ep_id_pool     3 12 pcie/ep_id_pool.sv
 tlp_arb        3 8  pcie/tlp_arb.sv
+hb_slots       2 12 bridge/hb_slots.sv
 '
-slow=''  # names of those that only --all runs
-packages='pcie/tlp_pkg.sv iommu/iommu_pkg.sv iommu/iommu_int_pkg.sv'
+packages='pcie/tlp_pkg.sv bridge/mem_pkg.sv iommu/iommu_pkg.sv bridge/bridge_pkg.sv iommu/iommu_int_pkg.sv'
 
-all=false broken=false
+broken=false
 names=()
 for arg in "$@"; do
     case $arg in
-        --all) all=true ;;
         --broken) broken=true ;;
-        -*) echo "usage: run.sh [--all] [--broken] [BLOCK...]" >&2; exit 2 ;;
+        -*) echo "usage: run.sh [--broken] [BLOCK...]" >&2; exit 2 ;;
         *) names+=("$arg") ;;
     esac
 done
@@ -81,7 +81,7 @@ if $broken; then
         read -r _ depth _ files < <(row "$block")
         rm -rf "$work/rtl"
         mkdir "$work/rtl"
-        cp -r common iommu pcie "$work/rtl"
+        cp -r bridge common iommu pcie "$work/rtl"
         patch -s -d "$work/rtl" -p2 <"$patch"
         # shellcheck disable=SC2086 # one word a file
         if check "$work/rtl" "$block" bmc 14 $files; then
@@ -101,7 +101,6 @@ fi
 if [ ${#names[@]} -eq 0 ]; then
     while read -r block _; do
         [ -n "$block" ] || continue
-        $all || [[ " $slow " != *" $block "* ]] || continue
         names+=("$block")
     done <<<"$blocks"
 fi
