@@ -78,7 +78,7 @@ module iommu_iotlb_formal
       .gscid_i,
       .pscid_i,
       .page_i,
-      .used_i(used_i && !fill),
+      .used_i,
       .hit_o(hit),
       .leaf_o(leaf),
       .fill_valid_i(fill),

@@ -24,7 +24,7 @@ module iommu_plru_formal #(
   logic [Entries-1:0] valid_q = '0;
   logic [Entries-1:0] victim, used, filled;
   logic [Entries-1:0] last_q = '0;
-  assign used = (use_i && !fill_i) ? (Entries'(1) << entry_i) & valid_q : '0;
+  assign used = use_i ? (Entries'(1) << entry_i) & valid_q : '0;
   assign filled = fill_i ? victim : '0;
 
   iommu_plru #(
