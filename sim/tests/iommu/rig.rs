@@ -1,5 +1,5 @@
-//! The IOMMU with everything in its configuration, without the judge: what it must do stands in the
-//! tests, from the specification's text.
+//! The IOMMU with everything in its configuration, or the least, without the judge: what it must do
+//! stands in the tests, from the specification's text.
 
 mod layout;
 mod memory;
@@ -15,13 +15,15 @@ use tlproof_sim::ports::iommu_formats::IommuFormats;
 use crate::bench::{command, csr, reg};
 
 pub use layout::{Answer, Ats, Message, Mrif, Record, Request, Sent, Ttyp};
-pub use memory::Access;
+pub use memory::{Access, Failure};
 pub use vm::{Context, Process, Vm, implicit, pd};
 
 /// Longer than anything may take.
 const PATIENCE: u32 = 20_000;
 /// Strap of the configuration with everything.
-const CONFIG: u32 = 2;
+const FULL: u32 = 2;
+/// Strap of the configuration with the least.
+const MINIMAL: u32 = 3;
 const QUEUE_LOG2: u32 = 7;
 
 pub struct Rig {
@@ -32,6 +34,10 @@ pub struct Rig {
     pub broken: HashSet<u64>,
     /// Pages whose data is corrupt.
     pub corrupt: HashSet<u64>,
+    /// Doublewords whose data is corrupt.
+    pub poisoned: HashSet<u64>,
+    /// How atomics end, instead of being done.
+    pub atomics: Option<Failure>,
     /// A store of the CPU right before the next atomic to this address.
     pub race: Option<(u64, u64)>,
     /// Responses from this address are held back.
@@ -56,12 +62,23 @@ pub struct Rig {
 impl Rig {
     /// Out of reset, both queues on, `ddtp` Off.
     pub fn new(seed: u64) -> Self {
+        Self::with(seed, FULL)
+    }
+
+    /// [`Self::new`] of the configuration with the least.
+    pub fn minimal(seed: u64) -> Self {
+        Self::with(seed, MINIMAL)
+    }
+
+    fn with(seed: u64, config: u32) -> Self {
         let mut rig = Self {
             model: Model::new().expect("the model is compiled in"),
             rng: ChaCha8Rng::seed_from_u64(seed),
             words: HashMap::new(),
             broken: HashSet::new(),
             corrupt: HashSet::new(),
+            poisoned: HashSet::new(),
+            atomics: None,
             race: None,
             held: None,
             owed: VecDeque::new(),
@@ -78,7 +95,7 @@ impl Rig {
             tail: 0,
             head: 0,
         };
-        rig.model.input.set_config_i(CONFIG);
+        rig.model.input.set_config_i(config);
         for _ in 0..3 {
             rig.model.cycle().expect("no assertion fails");
         }
@@ -209,11 +226,21 @@ impl Rig {
         panic!("the command queue stands still");
     }
 
+    /// Where the next command goes.
+    pub fn next_command(&self) -> u64 {
+        self.commands + 16 * u64::from(self.tail)
+    }
+
+    /// The page of the fault queue.
+    pub fn fault_queue(&self) -> u64 {
+        self.faults
+    }
+
     /// Hands commands over.
     pub fn hand_over(&mut self, commands: &[[u64; 2]]) {
         let big = self.read(reg::FCTL, 4) & 1 == 1;
         for words in commands {
-            let at = self.commands + 16 * u64::from(self.tail);
+            let at = self.next_command();
             self.store_as(at, words[0], big);
             self.store_as(at + 8, words[1], big);
             self.tail = (self.tail + 1) % (1 << QUEUE_LOG2);
@@ -274,28 +301,20 @@ impl Rig {
         answer
     }
 
-    fn access(&mut self, write: bool, offset: u32, size: u8, value: u64) -> u64 {
-        let high = offset % 8 == 4;
+    /// A register access with any byte enables of the doubleword at `offset`.
+    pub fn access(&mut self, write: bool, offset: u32, enables: u32, value: u64) -> u64 {
         let input = &mut self.model.input;
         input.set_reg_req_valid_i(true);
         input.set_reg_req_write_i(write);
         input.set_reg_req_addr_i(offset);
-        input.set_reg_req_be_i(match (size, high) {
-            (8, _) => 0xff,
-            (_, true) => 0xf0,
-            _ => 0x0f,
-        });
-        input.set_reg_req_wdata_i(if high { value << 32 } else { value });
+        input.set_reg_req_be_i(enables);
+        input.set_reg_req_wdata_i(value);
         self.response = None;
         self.cycle();
         self.model.input.set_reg_req_valid_i(false);
         for _ in 0..PATIENCE {
             if let Some(value) = self.response.take() {
-                return match (size, high) {
-                    (8, _) => value,
-                    (_, true) => value >> 32,
-                    _ => value & 0xffff_ffff,
-                };
+                return value;
             }
             self.cycle();
         }
@@ -303,11 +322,19 @@ impl Rig {
     }
 
     pub fn write(&mut self, offset: u32, size: u8, value: u64) {
-        self.access(true, offset, size, value);
+        match (size, offset % 8) {
+            (8, _) => self.access(true, offset, 0xff, value),
+            (_, 0) => self.access(true, offset, 0x0f, value),
+            _ => self.access(true, offset, 0xf0, value << 32),
+        };
     }
 
     pub fn read(&mut self, offset: u32, size: u8) -> u64 {
-        self.access(false, offset, size, 0)
+        match (size, offset % 8) {
+            (8, _) => self.access(false, offset, 0xff, 0),
+            (_, 0) => self.access(false, offset, 0x0f, 0) & 0xffff_ffff,
+            _ => self.access(false, offset, 0xf0, 0) >> 32,
+        }
     }
 
     /// A PCIe message for the IOMMU, until it is taken.

@@ -18,15 +18,21 @@ pub struct Access {
     pub data: u64,
 }
 
+/// What a response says instead of data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    AccessFault,
+    Corrupt,
+}
+
 /// A response that is owed.
 pub(super) struct Owed {
     addr: u64,
     wait: u32,
     tag: u64,
     error: bool,
-    poison: bool,
-    /// One or two beats.
-    beats: Vec<[u64; 4]>,
+    /// One or two beats, and whether they are poisoned.
+    beats: Vec<([u64; 4], bool)>,
 }
 
 impl Rig {
@@ -76,11 +82,12 @@ impl Rig {
         }
         input.set_mem_rsp_valid_i(true);
         let words = input.mem_rsp_i();
-        for (i, word) in owed.beats.remove(0).iter().enumerate() {
-            put(words, 64 * i, 64, *word);
+        let (data, poison) = owed.beats.remove(0);
+        for (i, word) in data.into_iter().enumerate() {
+            put(words, 64 * i, 64, word);
         }
         put(words, 256, 4, owed.tag);
-        put(words, 260, 1, owed.poison.into());
+        put(words, 260, 1, poison.into());
         put(words, 261, 1, owed.error.into());
         put(words, 262, 1, owed.beats.is_empty().into());
         if owed.beats.is_empty() {
@@ -111,7 +118,8 @@ impl Rig {
         );
         self.accesses.push(access);
         let page = addr & !0xfff;
-        let error = self.broken.contains(&page);
+        let failure = self.atomics.filter(|_| access.op > 1);
+        let error = self.broken.contains(&page) || failure == Some(Failure::AccessFault);
         let mut beats = vec![[0; 4]];
         if !error {
             match access.op {
@@ -126,15 +134,24 @@ impl Rig {
                         self.store32(addr + at, word as u32);
                     }
                 }
+                _ if failure.is_some() => {}
                 op => beats[0][0] = self.atomic(op, addr, len, operand),
             }
         }
+        let corrupt = self.corrupt.contains(&page) || failure == Some(Failure::Corrupt);
+        let beats = (addr..).step_by(32).zip(beats).map(|(at, data)| {
+            let mut doublewords = (at & !7..).step_by(8).take(data.len());
+            (
+                data,
+                corrupt || doublewords.any(|a| self.poisoned.contains(&a)),
+            )
+        });
+        let beats = beats.collect();
         self.owed.push_back(Owed {
             addr,
             wait: self.rng.random_range(0..4),
             tag,
             error,
-            poison: self.corrupt.contains(&page),
             beats,
         });
     }
