@@ -142,8 +142,8 @@ module iommu_cq
       av: av,
       gv: dw0_q[33],
       pscv: dw0_q[32],
-      nl: dw0_q[34],
-      s: dw1_q[9],
+      nl: Cfg.nl && dw0_q[34],
+      s: Cfg.s && dw1_q[9],
       gscid: dw0_q[59:44],
       pscid: dw0_q[31:12],
       addr: dw1_q[61:10]

@@ -21,6 +21,9 @@ module iommu_dc_check
     /// The context.
     output dc_t dc_o
 );
+  localparam bit HasS2 = Cfg.sv32x4 || Cfg.sv39x4 || Cfg.sv48x4 || Cfg.sv57x4;
+  localparam bit HasPdt = Cfg.pd8 || Cfg.pd17 || Cfg.pd20;
+
   logic [63:0] tc, iohgatp, ta, fsc, msiptp, msi_mask, msi_pattern, dc_rsvd;
   always_comb begin
     {dc_rsvd, msi_pattern, msi_mask, msiptp, fsc, ta, iohgatp, tc} = raw_i;
@@ -107,27 +110,28 @@ module iommu_dc_check
   assign valid_o = tc[0];
   assign misconfigured_o = tc_bad || s2_bad || ta_bad || fsc_bad || msi_bad;
 
+  // What is left out is 0 in every context that is not misconfigured; said so, it costs no logic.
   always_comb begin
     dc_o = '{
-        en_ats: en_ats,
-        en_pri: en_pri,
-        t2gpa: t2gpa,
+        en_ats: Cfg.ats && en_ats,
+        en_pri: Cfg.ats && en_pri,
+        t2gpa: Cfg.t2gpa && t2gpa,
         dtf: tc[4],
         pdtv: pdtv,
-        prpr: prpr,
-        gade: gade,
-        sade: sade,
+        prpr: Cfg.ats && prpr,
+        gade: Cfg.amo_hwad && gade,
+        sade: Cfg.amo_hwad && sade,
         dpe: dpe,
-        sbe: sbe,
-        sxl: sxl,
-        s2_mode: s2_mode,
-        gscid: s2_bare ? '0 : iohgatp[59:44],
-        s2_ppn: iohgatp[43:0],
+        sbe: Cfg.big_endian && sbe,
+        sxl: Cfg.gxl && sxl,
+        s2_mode: HasS2 ? s2_mode : PtBare,
+        gscid: HasS2 && !s2_bare ? iohgatp[59:44] : '0,
+        s2_ppn: HasS2 ? iohgatp[43:0] : '0,
         pscid: ta[31:12],
-        rcid: ta[51:40],
-        mcid: ta[63:52],
+        rcid: Cfg.qosid ? ta[51:40] : '0,
+        mcid: Cfg.qosid ? ta[63:52] : '0,
         s1_mode: pdtv ? PtBare : s1_mode,
-        pd_mode: pdtv ? pd_mode_e'(fsc[61:60]) : PdBare,
+        pd_mode: HasPdt && pdtv ? pd_mode_e'(fsc[61:60]) : PdBare,
         fsc_ppn: fsc[43:0],
         msi_en: Cfg.msi_flat && msiptp[63:60] == 4'd1,
         msi_ppn: Cfg.msi_flat ? msiptp[43:0] : '0,

@@ -197,7 +197,7 @@ module iommu_pt_walker
     leaf.x = pte.x;
     leaf.u = pte.u;
     leaf.global_map = global_q || pte.g;
-    leaf.pbmt = pte.pbmt;
+    leaf.pbmt = Cfg.svpbmt ? pte.pbmt : 2'd0;
     leaf.ppn = pte.ppn;
   end
 
