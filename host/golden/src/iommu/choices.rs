@@ -45,8 +45,8 @@ pub enum WalkEvents {
     PerWalk,
 }
 
-/// The choices that the specification leaves to an implementation. `docs/golden-iommu.md` lists
-/// them with the paragraphs that allow them; an RTL parameter has the same name in CamelCase.
+/// The choices that the specification leaves to an implementation, each with the paragraph that
+/// allows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::struct_excessive_bools,

@@ -75,6 +75,9 @@ impl World {
             Kind::InterruptFile => return Vec::new(),
         };
         let mut new = old ^ 1 << bit;
+        if site.kind == Kind::FirstPointer && (1 << bit) & pte::G != 0 {
+            self.global_pointers = true;
+        }
         // Address spaces and guests have one root each: another one gets a tag of its own.
         match site.kind {
             Kind::Context { device, .. } => self.new_tags(ram, device),
@@ -301,7 +304,8 @@ impl World {
                 Some((space, iova)) => {
                     let space = &self.spaces[space];
                     let gscid = space.vm.map(|vm| self.vms[vm].gscid);
-                    let pscid = (bits & pte::G == 0).then_some(space.pscid);
+                    let global = bits & pte::G != 0 || self.global_pointers;
+                    let pscid = (!global).then_some(space.pscid);
                     // A device context that was spoiled has tags of its own for the same tables.
                     if self.retagged {
                         return all_first();

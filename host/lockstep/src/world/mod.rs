@@ -146,6 +146,8 @@ pub struct World {
     gscids: Vec<u32>,
     /// A device context has other tags for the tables of an address space.
     retagged: bool,
+    /// A pointer has had the G bit: leaves below it may be held as global, which PSCV keeps.
+    global_pointers: bool,
     /// What has changed, in words.
     pub history: Vec<String>,
 }
@@ -175,6 +177,7 @@ impl World {
             next_id: 1,
             gscids: Vec::new(),
             retagged: false,
+            global_pointers: false,
             history: Vec::new(),
         };
         world.build(ram);
