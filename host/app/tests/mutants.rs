@@ -38,7 +38,8 @@ fn the_right_judge_notices() {
         (Mutant::M34, "architecture", "invalidation"),
     ];
     let only = expected.map(|(m, ..)| m);
-    let rows: Vec<Row> = run(&only, 8, |_| ());
+    // Directed workloads alone: in a random program a device may stop first at a list that is garbage.
+    let rows: Vec<Row> = run(&only, 0, |_| ());
     for ((m, judge, field), row) in expected.into_iter().zip(rows) {
         let kill = row.killed.unwrap_or_else(|| panic!("{m} survived"));
         assert_eq!(
