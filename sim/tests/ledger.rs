@@ -143,7 +143,7 @@ fn ledger() -> Vec<Row> {
 }
 
 #[test]
-fn every_statement_is_covered_or_waived() {
+fn rows_name_tests_and_reasons() {
     let all = ledger();
     assert!(all.len() > 300, "{} rows", all.len());
     let problems = problems(&all, |file| fs::read_to_string(root().join(file)).ok());
