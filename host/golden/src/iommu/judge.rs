@@ -7,7 +7,8 @@ use tlproof_pcie::PhysAddr;
 
 use super::command::Command;
 use super::history::History;
-use super::registers::{Registers, offset};
+use super::offset;
+use super::registers::Registers;
 use super::translator::Overlay;
 use super::views::Main;
 use super::walk::{Walker, native};

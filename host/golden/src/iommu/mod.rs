@@ -57,6 +57,7 @@ mod history;
 mod judge;
 mod memory;
 mod mrif;
+pub mod offset;
 mod outcome;
 mod registers;
 mod translator;

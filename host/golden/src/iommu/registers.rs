@@ -1,23 +1,6 @@
 //! The register file as the CPUs know it: what they wrote and what they read.
 
-use super::Capabilities;
-
-/// Offsets of registers (IOMMU §5.2).
-pub(super) mod offset {
-    pub const FCTL: u32 = 8;
-    pub const DDTP: u32 = 16;
-    pub const CQB: u32 = 24;
-    pub const CQH: u32 = 32;
-    pub const CQT: u32 = 36;
-    pub const FQB: u32 = 40;
-    pub const FQH: u32 = 48;
-    pub const FQT: u32 = 52;
-    pub const CQCSR: u32 = 72;
-    pub const FQCSR: u32 = 76;
-    pub const QOSID: u32 = 624;
-    pub const ICVEC: u32 = 760;
-    pub const MSI_CFG_TBL: u32 = 768;
-}
+use super::{Capabilities, offset};
 
 const BYTES: usize = 1024;
 

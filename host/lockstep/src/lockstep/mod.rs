@@ -5,7 +5,7 @@ mod steps;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tlproof_golden::iommu::{Capabilities, Iommu};
+use tlproof_golden::iommu::{Capabilities, Iommu, offset as reg};
 
 use crate::bench::{Bench, BenchError, Timing};
 use crate::config::Config;
@@ -13,36 +13,6 @@ use crate::coverage::Coverage;
 use crate::memory::{BASE, MESSAGES, SystemRam};
 use crate::ports::IommuTop;
 use crate::world::World;
-
-/// Offsets of registers (IOMMU §5.2).
-mod reg {
-    pub const CAPABILITIES: u32 = 0;
-    pub const FCTL: u32 = 8;
-    pub const DDTP: u32 = 16;
-    pub const CQB: u32 = 24;
-    pub const CQH: u32 = 32;
-    pub const CQT: u32 = 36;
-    pub const FQB: u32 = 40;
-    pub const FQH: u32 = 48;
-    pub const FQT: u32 = 52;
-    pub const PQB: u32 = 56;
-    pub const PQH: u32 = 64;
-    pub const PQT: u32 = 68;
-    pub const CQCSR: u32 = 72;
-    pub const FQCSR: u32 = 76;
-    pub const PQCSR: u32 = 80;
-    pub const IPSR: u32 = 84;
-    pub const IOCOUNTINH: u32 = 92;
-    pub const IOHPMCYCLES: u32 = 96;
-    pub const IOHPMCTR: u32 = 104;
-    pub const IOHPMEVT: u32 = 352;
-    pub const TR_REQ_IOVA: u32 = 600;
-    pub const TR_REQ_CTL: u32 = 608;
-    pub const TR_RESPONSE: u32 = 616;
-    pub const QOSID: u32 = 624;
-    pub const ICVEC: u32 = 760;
-    pub const MSI_CFG_TBL: u32 = 768;
-}
 
 const ENABLE: u64 = 1;
 const BUSY: u64 = 1 << 17;

@@ -1,32 +1,6 @@
 //! Registers and commands, as the tests name them.
 
-/// Offsets of registers (IOMMU §5.2).
-pub mod reg {
-    pub const CAPABILITIES: u32 = 0;
-    pub const FCTL: u32 = 8;
-    pub const DDTP: u32 = 16;
-    pub const CQB: u32 = 24;
-    pub const CQH: u32 = 32;
-    pub const CQT: u32 = 36;
-    pub const FQB: u32 = 40;
-    pub const FQH: u32 = 48;
-    pub const FQT: u32 = 52;
-    pub const PQB: u32 = 56;
-    pub const PQH: u32 = 64;
-    pub const PQT: u32 = 68;
-    pub const CQCSR: u32 = 72;
-    pub const FQCSR: u32 = 76;
-    pub const PQCSR: u32 = 80;
-    pub const IPSR: u32 = 84;
-    pub const IOCOUNTOVF: u32 = 88;
-    pub const IOCOUNTINH: u32 = 92;
-    pub const TR_REQ_IOVA: u32 = 600;
-    pub const TR_REQ_CTL: u32 = 608;
-    pub const TR_RESPONSE: u32 = 616;
-    pub const QOSID: u32 = 624;
-    pub const ICVEC: u32 = 760;
-    pub const MSI_CFG_TBL: u32 = 768;
-}
+pub use tlproof_golden::iommu::offset as reg;
 
 /// `cqcsr` and `fqcsr`.
 pub mod csr {

@@ -4,26 +4,13 @@
 use super::{Iommu, Queues};
 use crate::iommu::SystemMemory;
 
-/// Offsets (IOMMU §5.2, table of registers).
+/// Ends of ranges of registers.
 mod at {
-    pub const FCTL: u32 = 8;
-    pub const DDTP: u32 = 16;
-    pub const DDTP_HIGH: u32 = 20;
-    pub const QUEUES: u32 = 24;
-    pub const QUEUES_END: u32 = 71;
-    pub const CQCSR: u32 = 72;
-    pub const FQCSR: u32 = 76;
-    pub const PQCSR: u32 = 80;
-    pub const IPSR: u32 = 84;
-    pub const IOCOUNTOVF: u32 = 88;
-    pub const IOCOUNTINH: u32 = 92;
-    pub const IOHPMCYCLES: u32 = 96;
-    pub const IOHPM_END: u32 = 599;
-    pub const TR_REQ: u32 = 600;
-    pub const TR_END: u32 = 623;
-    pub const IOMMU_QOSID: u32 = 624;
-    pub const ICVEC: u32 = 760;
-    pub const MSI_CFG_TBL: u32 = 768;
+    pub use crate::iommu::offset::*;
+    pub const DDTP_HIGH: u32 = DDTP + 4;
+    pub const QUEUES_END: u32 = CQCSR - 1;
+    pub const IOHPM_END: u32 = TR_REQ_IOVA - 1;
+    pub const TR_END: u32 = QOSID - 1;
     pub const MSI_CFG_TBL_END: u32 = 1023;
 }
 
@@ -63,12 +50,12 @@ impl<M: SystemMemory> Iommu<M> {
             0 | 4 => half(caps.bits),
             at::FCTL => self.translator.fctl,
             at::DDTP | at::DDTP_HIGH => half(self.translator.ddtp),
-            at::QUEUES..=at::QUEUES_END => match self.queues.locate(offset) {
-                _ if offset >= 56 && !caps.ats => 0,
+            at::CQB..=at::QUEUES_END => match self.queues.locate(offset) {
+                _ if offset >= at::PQB && !caps.ats => 0,
                 (queue, 0 | 4) => half(queue.base),
                 // The command queue has its head first, the others their own.
-                (queue, 8) if offset == 32 => queue.hardware,
-                (queue, _) if offset == 36 => queue.software,
+                (queue, 8) if offset == at::CQH => queue.hardware,
+                (queue, _) if offset == at::CQT => queue.software,
                 (queue, 8) => queue.software,
                 (queue, _) => queue.hardware,
             },
@@ -81,8 +68,10 @@ impl<M: SystemMemory> Iommu<M> {
             at::IOHPMCYCLES..=at::IOHPM_END if caps.hpm => {
                 self.monitor.read(offset - at::IOHPMCYCLES)
             }
-            at::TR_REQ..=at::TR_END if caps.dbg => half(self.debug.read(offset - at::TR_REQ)),
-            at::IOMMU_QOSID if caps.qosid => self.translator.qosid,
+            at::TR_REQ_IOVA..=at::TR_END if caps.dbg => {
+                half(self.debug.read(offset - at::TR_REQ_IOVA))
+            }
+            at::QOSID if caps.qosid => self.translator.qosid,
             at::ICVEC => self.interrupts.icvec,
             at::MSI_CFG_TBL..=at::MSI_CFG_TBL_END => self.interrupts.read(offset - at::MSI_CFG_TBL),
             _ => 0,
@@ -105,11 +94,11 @@ impl<M: SystemMemory> Iommu<M> {
                 let low = self.translator.ddtp & 0xffff_ffff;
                 self.translator.ddtp = u64::from(value & 0x3f_ffff) << 32 | low;
             }
-            56..=at::QUEUES_END if !caps.ats => {}
-            at::QUEUES..=at::QUEUES_END => match self.queues.locate_mut(offset) {
+            at::PQB..=at::QUEUES_END if !caps.ats => {}
+            at::CQB..=at::QUEUES_END => match self.queues.locate_mut(offset) {
                 (queue, half @ (0 | 4)) => queue.write_base(half == 4, value),
-                (queue, 8) if offset != 32 => queue.write_index(value),
-                (queue, 12) if offset == 36 => queue.write_index(value),
+                (queue, 8) if offset != at::CQH => queue.write_index(value),
+                (queue, 12) if offset == at::CQT => queue.write_index(value),
                 _ => {}
             },
             at::CQCSR => self.queues.commands.write_csr(value),
@@ -120,13 +109,13 @@ impl<M: SystemMemory> Iommu<M> {
             at::IOHPMCYCLES..=at::IOHPM_END if caps.hpm => {
                 self.monitor.write(offset - at::IOHPMCYCLES, value);
             }
-            at::TR_REQ..=at::TR_END if caps.dbg => {
-                let go = self.debug.write(offset - at::TR_REQ, value);
+            at::TR_REQ_IOVA..=at::TR_END if caps.dbg => {
+                let go = self.debug.write(offset - at::TR_REQ_IOVA, value);
                 if go {
                     self.debug_translate();
                 }
             }
-            at::IOMMU_QOSID if caps.qosid => {
+            at::QOSID if caps.qosid => {
                 let (rcid, mcid) = self.translator.choices.qos_id_bits;
                 let mask = |bits: u8| (1u32 << bits.min(12)) - 1;
                 self.translator.qosid = value & (mask(rcid) | mask(mcid) << 16);
@@ -162,7 +151,7 @@ impl<M: SystemMemory> Iommu<M> {
 impl Queues {
     /// The queue whose registers hold `offset`, and the offset in them.
     fn locate(&self, offset: u32) -> (&super::Queue, u32) {
-        let offset = offset - at::QUEUES;
+        let offset = offset - at::CQB;
         let queue = match offset / 16 {
             0 => &self.commands,
             1 => &self.faults,
@@ -172,7 +161,7 @@ impl Queues {
     }
 
     fn locate_mut(&mut self, offset: u32) -> (&mut super::Queue, u32) {
-        let offset = offset - at::QUEUES;
+        let offset = offset - at::CQB;
         let queue = match offset / 16 {
             0 => &mut self.commands,
             1 => &mut self.faults,
