@@ -53,7 +53,7 @@ impl SystemRam {
 
     fn read(&self, address: u64, length: u64) -> Vec<Beat> {
         let mut beats = Vec::with_capacity(2);
-        let mut worst = None;
+        let mut refused = false;
         for at in (address & !7..address + length).step_by(32) {
             let mut beat = Beat::default();
             for (i, word) in beat.data.iter_mut().enumerate() {
@@ -63,9 +63,9 @@ impl SystemRam {
                 }
                 match self.load(from) {
                     Ok(value) => *word = value,
-                    // Refusal of a part refuses the whole.
-                    Err(MemoryFault::Access) => worst = Some(MemoryFault::Access),
-                    Err(MemoryFault::Poison) => worst = worst.or(Some(MemoryFault::Poison)),
+                    // Refusal of a part refuses the whole; poison is of its beat.
+                    Err(MemoryFault::Access) => refused = true,
+                    Err(MemoryFault::Poison) => beat.poison = true,
                 }
             }
             beats.push(beat);
@@ -79,14 +79,10 @@ impl SystemRam {
                 }
             }
         }
-        match worst {
-            Some(MemoryFault::Access) => vec![status(Err(MemoryFault::Access))],
-            Some(MemoryFault::Poison) => {
-                beats.iter_mut().for_each(|beat| beat.poison = true);
-                beats
-            }
-            None => beats,
+        if refused {
+            return vec![status(Err(MemoryFault::Access))];
         }
+        beats
     }
 
     fn atomic(&mut self, op: MemoryOp, request: &MemoryRequest) -> Result<u64, MemoryFault> {

@@ -18,7 +18,7 @@ impl<T: IommuTop> Lockstep<T> {
         self.checkpoint("commands")?;
         let count = self.rng.random_range(1..200);
         self.translate(count)?;
-        for _ in 0..self.rng.random_range(0..4) {
+        for _ in 0..self.rng.random_range(0..6) {
             match self.rng.random_range(0..10) {
                 0..4 => {
                     for _ in 0..self.rng.random_range(1..6) {
@@ -158,10 +158,6 @@ impl<T: IommuTop> Lockstep<T> {
             6..8 => 3 | self.rng.random_range(0..2) << 7 | self.rng.random::<u64>() & !0x3ff,
             _ => self.rng.random::<u64>() & !0x7f | self.rng.random_range(0..8),
         };
-        if word & 0x7f == 4 {
-            // Those send messages.
-            word &= !0x7f;
-        }
         let mut second = self.rng.random::<u64>();
         if self.chance(80) {
             // Reserved bits are 0.
@@ -181,6 +177,17 @@ impl<T: IommuTop> Lockstep<T> {
             };
             word &= w;
             second &= s;
+        }
+        if self.chance(30) {
+            // One bit that may be reserved.
+            match self.rng.random_range(0..128) {
+                bit @ 0..64 => word ^= 1 << bit,
+                bit => second ^= 1 << (bit - 64),
+            }
+        }
+        if word & 0x7f == 4 {
+            // Those send messages.
+            word &= !0x7f;
         }
         if word & 0x7f == 2 {
             word &= !(1 << 10);
@@ -220,12 +227,14 @@ impl<T: IommuTop> Lockstep<T> {
         let mut invalidated = Vec::new();
         for _ in 0..count {
             let device = u64::from(self.world.device_id());
+            // Operands that are not valid are ignored.
             let mut word = 4 | (device & 0xffff) << 40;
+            word |= self.rng.random_range(0..1u64 << 20) << 12;
+            word |= u64::from(self.rng.random::<bool>()) << 32;
             if self.chance(50) {
                 word |= 1 << 33 | (device >> 16) << 56;
-            }
-            if self.chance(50) {
-                word |= 1 << 32 | self.rng.random_range(0..1u64 << 20) << 12;
+            } else {
+                word |= self.rng.random_range(0..1u64 << 8) << 56;
             }
             if self.chance(40) {
                 let group = self.rng.random_range(0..512u64);
@@ -250,16 +259,14 @@ impl<T: IommuTop> Lockstep<T> {
             for (tag, device_id) in invalidated.into_iter().enumerate() {
                 let count = self.rng.random_range(0..8u8);
                 let needed = if count == 0 { 8 } else { count };
+                let tags = 1 << tag;
                 for _ in 0..needed {
-                    let tags = 1 << tag;
-                    let message = MessageIn::Completion {
-                        device_id,
-                        tags,
-                        count,
-                    };
-                    let done = self.bench.message(&message);
-                    self.dut(done)?;
-                    self.iommu.invalidate_completion(device_id, tags, count);
+                    if self.chance(20) {
+                        // Another function has nothing to complete.
+                        let other = device_id ^ 1 << self.rng.random_range(0..24);
+                        self.complete(other, tags, count)?;
+                    }
+                    self.complete(device_id, tags, count)?;
                     if self.chance(20) {
                         self.checkpoint("an Invalidate Completion")?;
                     }
@@ -268,6 +275,19 @@ impl<T: IommuTop> Lockstep<T> {
         }
         self.checkpoint("ATS commands and their fence")?;
         self.recover_commands()
+    }
+
+    /// An Invalidate Completion.
+    fn complete(&mut self, device_id: u32, tags: u32, count: u8) -> Result<()> {
+        let message = MessageIn::Completion {
+            device_id,
+            tags,
+            count,
+        };
+        let done = self.bench.message(&message);
+        self.dut(done)?;
+        self.iommu.invalidate_completion(device_id, tags, count);
+        Ok(())
     }
 
     pub(super) fn page_request(&mut self) -> Result<()> {
