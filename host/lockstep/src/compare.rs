@@ -114,11 +114,11 @@ fn completion(
     all.field("Priv", c.privileged.into(), answer.ats.privileged.into());
     all.field("RCID", c.qos.rcid.into(), answer.rcid);
     all.field("MCID", c.qos.mcid.into(), answer.mcid);
+    all.field("Exe", p.execute.into(), answer.ats.execute.into());
     if !p.read && !p.write {
-        // Without access the other fields say nothing (PCIe 6.0 §10.2.3.2).
+        // Exe needs R (IOMMU §2.6). Without access the other fields say nothing (PCIe 6.0 §10.2.3.2).
         return;
     }
-    all.field("Exe", p.execute.into(), answer.ats.execute.into());
     all.field(
         "U",
         c.untranslated_only.into(),

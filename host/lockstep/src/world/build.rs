@@ -163,6 +163,10 @@ impl World {
         let at = self.second_entry(ram, &stage, gpa, 0)?;
         let bits = pte::V | pte::R | pte::W | pte::U | pte::A | pte::D;
         let mut leaf = entry(page, bits);
+        if self.chance(6) {
+            // Tables that cannot be updated.
+            leaf &= !pte::W;
+        }
         if self.caps.svpbmt && !stage.rv32 && self.chance(20) {
             leaf |= 1 << pte::PBMT;
         }

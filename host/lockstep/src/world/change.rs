@@ -36,7 +36,7 @@ impl World {
     pub fn change(&mut self, ram: &mut FlatMemory) -> Vec<Command> {
         ram.heal();
         let mut commands = Vec::new();
-        for _ in 0..self.rng.random_range(1..=4) {
+        for _ in 0..self.rng.random_range(1..=6) {
             match self.rng.random_range(0..100) {
                 0..35 => self.add_mapping(ram),
                 35..70 => commands.extend(self.spoil(ram)),
@@ -105,7 +105,12 @@ impl World {
 
     fn random_site(&mut self) -> Option<usize> {
         let kind = self.random_kind()?;
-        let sites = self.sites_of(kind);
+        let mut sites = self.sites_of(kind);
+        // The first word of a context has most of its rules.
+        if self.chance(50) {
+            let word = |i: &usize| !matches!(self.sites[*i].kind, Kind::Context { word: 1.., .. });
+            sites.retain(word);
+        }
         self.pick(&sites)
     }
 
@@ -566,7 +571,12 @@ impl World {
             let old = stage.get(ram, address);
             table = if old & pte::V == 0 {
                 let (page, _) = self.table(ram, vm)?;
-                stage.put(ram, address, entry(page, pte::V));
+                let mut bits = pte::V;
+                if self.chance(8) {
+                    bits |= pte::G;
+                    self.global_pointers = true;
+                }
+                stage.put(ram, address, entry(page, bits));
                 self.site(Kind::FirstPointer, address, stage.rv32, stage.big);
                 page
             } else if old & (pte::R | pte::X) != 0 {
