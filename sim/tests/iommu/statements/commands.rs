@@ -1,0 +1,1 @@
+//! The command queue: IOMMU §3.1.

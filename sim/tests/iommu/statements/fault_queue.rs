@@ -1,0 +1,1 @@
+//! The fault queue: IOMMU §3.2.

@@ -1,0 +1,1 @@
+//! Chapter 1, the debug interface, and what chapters 6 and 7 say.

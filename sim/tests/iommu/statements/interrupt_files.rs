@@ -1,0 +1,1 @@
+//! Memory-resident interrupt files: AIA §9.3.

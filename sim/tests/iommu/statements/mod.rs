@@ -1,0 +1,15 @@
+//! One test for each statement of the specification that `docs/ledger` lists and no other test shows.
+
+mod ats;
+mod commands;
+mod control;
+mod device_contexts;
+mod extensions;
+mod fault_queue;
+mod general;
+mod interrupt_files;
+mod page_requests;
+mod page_tables;
+mod process_contexts;
+mod registers;
+mod walks;

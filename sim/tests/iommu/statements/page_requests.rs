@@ -1,0 +1,1 @@
+//! The page-request queue: IOMMU §3.3.

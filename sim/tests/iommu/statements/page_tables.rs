@@ -1,0 +1,1 @@
+//! What the page tables of the privileged specification demand.

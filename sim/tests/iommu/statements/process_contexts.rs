@@ -1,0 +1,1 @@
+//! Process directories and process contexts: IOMMU §2.2.
