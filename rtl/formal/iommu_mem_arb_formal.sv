@@ -37,7 +37,10 @@ module iommu_mem_arb_formal
   logic [NumMemClients-1:0] ready, rsp_valid;
   logic mem_valid;
   iommu_mem_req_t mem_req;
+  iommu_mem_rsp_t rsp, client_rsp;
   always_comb begin
+    rsp = '0;
+    rsp.tag = rsp_tag_i;
     for (int unsigned i = 0; i < NumMemClients; i++) req[i] = 4'(i) == who_q ? req_i : other_i;
   end
 
@@ -52,7 +55,8 @@ module iommu_mem_arb_formal
       .mem_req_ready_i(mem_ready_i),
       .mem_req_o(mem_req),
       .mem_rsp_valid_i(rsp_valid_i),
-      .mem_rsp_tag_i(rsp_tag_i)
+      .mem_rsp_i(rsp),
+      .client_rsp_o(client_rsp)
   );
 
   logic taken, held_q = 1'b0, waiting_q = 1'b0, stalled_q = 1'b0;

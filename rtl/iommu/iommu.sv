@@ -94,6 +94,7 @@ module iommu
     input logic drain_ack_i
 );
   logic [NumMemClients-1:0] mem_valid, mem_ready, mem_rsp_valid;
+  iommu_mem_rsp_t client_rsp;
   mem_req_t [NumMemClients-1:0] mem_req, own_mem_req;
 
   ddt_mode_e mode;
@@ -184,7 +185,7 @@ module iommu
       .mem_ready_i        (mem_ready[NumXlateClients-1:0]),
       .mem_req_o          (mem_req[NumXlateClients-1:0]),
       .mem_rsp_valid_i    (mem_rsp_valid[NumXlateClients-1:0]),
-      .mem_rsp_i
+      .mem_rsp_i          (client_rsp)
   );
 
   iommu_cq #(
@@ -224,8 +225,8 @@ module iommu
       .mem_ready_i        (mem_ready[MemCq]),
       .mem_req_o          (mem_req[MemCq]),
       .mem_rsp_valid_i    (mem_rsp_valid[MemCq]),
-      .mem_rsp_error_i    (mem_rsp_i.error || mem_rsp_i.poison),
-      .mem_rsp_cmd_i      (mem_rsp_i.rdata[127:0])
+      .mem_rsp_error_i    (client_rsp.error || client_rsp.poison),
+      .mem_rsp_cmd_i      (client_rsp.rdata[127:0])
   );
 
   iommu_fq u_fq (
@@ -250,7 +251,7 @@ module iommu
       .mem_ready_i      (mem_ready[MemFq]),
       .mem_req_o        (mem_req[MemFq]),
       .mem_rsp_valid_i  (mem_rsp_valid[MemFq]),
-      .mem_rsp_error_i  (mem_rsp_i.error)
+      .mem_rsp_error_i  (client_rsp.error)
   );
 
   iommu_msi u_msi (
@@ -272,7 +273,7 @@ module iommu
       .mem_ready_i    (mem_ready[MemMsi]),
       .mem_req_o      (mem_req[MemMsi]),
       .mem_rsp_valid_i(mem_rsp_valid[MemMsi]),
-      .mem_rsp_error_i(mem_rsp_i.error)
+      .mem_rsp_error_i(client_rsp.error)
   );
 
   iommu_drain u_drain (
@@ -341,7 +342,9 @@ module iommu
       .msi_cfg_o         (msi_cfg)
   );
 
-  iommu_mem_arb u_mem_arb (
+  iommu_mem_arb #(
+      .Cfg(Cfg)
+  ) u_mem_arb (
       .clk_i,
       .rst_ni,
       .client_valid_i    (mem_valid),
@@ -352,14 +355,17 @@ module iommu
       .mem_req_ready_i,
       .mem_req_o,
       .mem_rsp_valid_i,
-      .mem_rsp_tag_i     (mem_rsp_i.tag)
+      .mem_rsp_i,
+      .client_rsp_o      (client_rsp)
   );
 
   logic [2:0] unused_reg_req_addr;
   assign unused_reg_req_addr = reg_req_addr_i[2:0];  // the byte enables say which half
 
   if (Cfg.dbg) begin : gen_dbg
-    iommu_dbg u_dbg (
+    iommu_dbg #(
+        .Cfg(Cfg)
+    ) u_dbg (
         .clk_i,
         .rst_ni,
         .reg_no_i   (ext_reg_no),
@@ -452,7 +458,7 @@ module iommu
       .mem_ready_i    (mem_ready[MemPq]),
       .mem_req_o      (mem_req[MemPq]),
       .mem_rsp_valid_i(mem_rsp_valid[MemPq]),
-      .mem_rsp_error_i(mem_rsp_i.error)
+      .mem_rsp_error_i(client_rsp.error)
   );
 
   // Faults of messages first: they are rare.
@@ -464,9 +470,15 @@ module iommu
       (Cfg.sv57x4 && !Cfg.sv48x4)) begin : gen_schemes
     $error("Sv39 is always there; a scheme needs those with fewer levels (IOMMU §5.3)");
   end
-  if ((Cfg.t2gpa && !Cfg.ats) || (Cfg.msi_mrif && !Cfg.msi_flat) || Cfg.pas != 6'd56 ||
+  if ((Cfg.t2gpa && !Cfg.ats) || (Cfg.msi_mrif && !Cfg.msi_flat) || Cfg.pas < 6'd32 || Cfg.pas > 6'd56 ||
       Cfg.igs == 2'd3) begin : gen_combination
-    $error("T2GPA needs ATS, MSI_MRIF needs MSI_FLAT, PAS is 56, and IGS 3 is reserved");
+    $error("T2GPA needs ATS, MSI_MRIF needs MSI_FLAT, PAS is 32 to 56, and IGS 3 is reserved");
+  end
+
+  if (!(Cfg.bare_size_log2 inside {6'd12, 6'd16, 6'd21, 6'd22, 6'd30, 6'd39, 6'd48}) ||
+      Cfg.ddt_levels == '0 || Cfg.queue_log2_max == '0 || Cfg.queue_log2_max > 6'd32 ||
+      Cfg.interrupt_vectors_log2 > 3'd4) begin : gen_choices
+    $error("a choice has a value that there is not: see iommu_cfg_t");
   end
 
   // The port answers in the request's shape: one beat for up to 32 bytes.

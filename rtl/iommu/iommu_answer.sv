@@ -35,18 +35,19 @@ module iommu_answer
     output tr_rsp_t rsp_o
 );
   // What both stages have in common. Without a stage, its leaf permits everything.
-  localparam page_size_e FlatSize = Pg2M;  // neither stage (IOMMU §2.6 leaves it open)
+  localparam page_size_e FlatSize = page_of_log2(Cfg.bare_size_log2);
   page_size_e size;
-  logic msi, ats, r, w, x, granted;
+  logic msi, ats, r, w, x, granted, s2_bare;
   logic [1:0] pbmt;
   page_size_e sizes;
   assign ats = ctx_i.req.ttyp == TtAtsReq;
   assign msi = ctx_i.msi_valid;
+  assign s2_bare = ctx_i.dc.s2_mode == PtBare;
 
   always_comb begin
     sizes = s2_leaf_i.size;
     if (!s1_bare_i && s1_leaf_i.size < sizes) sizes = s1_leaf_i.size;
-    if (s1_bare_i && ctx_i.dc.s2_mode == PtBare) sizes = FlatSize;
+    if (s1_bare_i && s2_bare) sizes = FlatSize;
     if (direct_i) sizes = FlatSize;
     if (msi) sizes = Pg4K;
   end
@@ -88,7 +89,7 @@ module iommu_answer
   always_comb begin
     rsp_o = '0;
     rsp_o.tag = ctx_i.req.tag;
-    rsp_o.status = granted ? TrOk : ats ? ats_status(cause_i) : fault_status(cause_i);
+    rsp_o.status = granted ? TrOk : ats ? ats_status(Cfg, cause_i) : fault_status(Cfg, cause_i);
     rsp_o.cause = rsp_o.status == TrOk ? CauseNone : cause_i;
     rsp_o.rcid = dc_usable_i ? ctx_i.dc.rcid : rcid_i;
     rsp_o.mcid = dc_usable_i ? ctx_i.dc.mcid : mcid_i;
@@ -109,6 +110,9 @@ module iommu_answer
         rsp_o.spa = {page_i[43:0], ctx_i.req.iova[11:0]};
         rsp_o.addr_hi = page_i[51:44];
       end
+      if (!Cfg.wide_pass_through_faults && !msi && (direct_i || (s1_bare_i && s2_bare))) begin
+        rsp_o.addr_hi = page_i[51:44];
+      end
     end
     if (Cfg.ats && ats && rsp_o.status == TrOk) begin
       rsp_o.ats.priv = ctx_i.req.pid_valid && ctx_i.req.priv;
@@ -118,7 +122,7 @@ module iommu_answer
         rsp_o.ats.x = x;
         rsp_o.ats.u = rsp_o.is_mrif;
         rsp_o.ats.global_map = !msi && !s1_bare_i && s1_leaf_i.global_map && ctx_i.req.pid_valid;
-        rsp_o.ats.cxl_io = msi || ctx_i.dc.t2gpa || pbmt != 2'd0;
+        rsp_o.ats.cxl_io = msi || ctx_i.dc.t2gpa || pbmt != 2'd0 || Cfg.cxl_io_for_pma;
       end
     end
   end

@@ -36,7 +36,7 @@ module iommu_checks
   tr_req_t req;
   dc_t dc;
   ttyp_e ttyp;
-  logic did_too_wide, pid_too_wide, uses_pc, canonical, ats, translated, priv, beyond_pas;
+  logic did_too_wide, pid_too_wide, uses_pc, canonical, ats, translated, priv, too_wide;
   assign req = ctx_i.req;
   assign dc = ctx_i.dc;
   assign ttyp = req.ttyp;
@@ -87,7 +87,7 @@ module iommu_checks
     endcase
   end
   // Beyond capabilities.PAS there is no physical address: the PMA check fails.
-  assign beyond_pas = req.iova[63:56] != '0;
+  assign too_wide = Cfg.wide_pass_through_faults && beyond_pas(Cfg, req.iova[63:12]);
 
   always_comb begin
     cause_o = CauseNone;
@@ -101,7 +101,7 @@ module iommu_checks
     end else if (!in_ddt_o) begin
       direct_o = 1'b1;
       if (ctx_i.kind == KindDir || !is_untranslated(ttyp)) cause_o = CauseTypeDisallowed;
-      else if (beyond_pas) cause_o = access_fault(ttyp);
+      else if (too_wide) cause_o = access_fault(ttyp);
     end else if (did_too_wide) begin
       cause_o = CauseTypeDisallowed;
     end else if (!ctx_i.dc_valid) begin
@@ -114,13 +114,13 @@ module iommu_checks
       cause_o = CauseTypeDisallowed;
     end else if (translated && !dc.t2gpa) begin
       direct_o = 1'b1;
-      if (beyond_pas) cause_o = access_fault(ttyp);
+      if (too_wide) cause_o = access_fault(ttyp);
     end else if (uses_pc && !ctx_i.pc_valid) begin
       need_pdt_o = 1'b1;
     end else if (priv && !ctx_i.pc.ens) begin
       cause_o = CauseTypeDisallowed;
     end else if (!canonical) begin
-      cause_o = page_fault(ttyp);
+      cause_o = page_fault(access_type(Cfg, req));
     end
   end
 

@@ -104,7 +104,7 @@ module iommu_cq
   // Decode (IOMMU §3.1): bits that are not in the format of the command must be 0.
   logic [6:0] opcode;
   logic [2:0] func3;
-  logic is_vma, is_gvma, is_fence, is_inval_ddt, is_inval_pdt, is_ats, legal, did_fits;
+  logic is_vma, is_gvma, is_fence, is_inval_ddt, is_inval_pdt, is_ats, legal, did_fits, pid_fits;
   assign opcode = dw0_q[6:0];
   assign func3 = dw0_q[9:7];
   // Bit 34 is NL and bit 9 of the second doubleword S: reserved without those extensions.
@@ -113,21 +113,22 @@ module iommu_cq
                        dw0_q[63:60] == '0 && dw1_q[8:0] == '0 && (Cfg.s || !dw1_q[9]) &&
                        dw1_q[63:62] == '0;
   assign is_vma = opcode == 7'd1 && func3 == 3'd0 && tlb_bits_ok;
-  assign is_gvma = HasGvma && opcode == 7'd1 && func3 == 3'd1 && tlb_bits_ok && !dw0_q[32];
+  assign is_gvma = (HasGvma || !Cfg.absent_cache_command_illegal) && opcode == 7'd1 && func3 == 3'd1 && tlb_bits_ok && !dw0_q[32];
   // WSI (bit 11) is reserved while fctl.WSI is 0.
   assign is_fence = opcode == 7'd2 && func3 == 3'd0 && (wsi_i || !dw0_q[11]) && dw0_q[31:14] == '0 &&
                     dw1_q[63:62] == '0;
   assign is_inval_ddt = opcode == 7'd3 && func3 == 3'd0 && dw0_q[11:10] == '0 &&
                         dw0_q[32:12] == '0 && dw0_q[39:34] == '0 && dw1_q == '0 &&
-                        (!dw0_q[33] || did_fits);
-  assign is_inval_pdt = HasPdt && opcode == 7'd3 && func3 == 3'd1 && dw0_q[11:10] == '0 &&
-                        !dw0_q[32] && dw0_q[33] && dw0_q[39:34] == '0 && dw1_q == '0 && did_fits &&
-                        (Cfg.pd20 || dw0_q[31:29] == '0) &&
-                        (Cfg.pd20 || Cfg.pd17 || dw0_q[28:20] == '0);
+                        (!dw0_q[33] || did_fits || !Cfg.wide_operand_illegal);
+  assign is_inval_pdt = (HasPdt || !Cfg.absent_cache_command_illegal) && opcode == 7'd3 && func3 == 3'd1 && dw0_q[11:10] == '0 &&
+                        !dw0_q[32] && dw0_q[33] && dw0_q[39:34] == '0 && dw1_q == '0 &&
+                        ((did_fits && pid_fits) || !Cfg.wide_operand_illegal);
   // A DID operand must not be wider than the mode supports; with no directory all are accepted.
   assign did_fits = Cfg.msi_flat ?
       (mode_i != Ddt2Lvl || dw0_q[63:55] == '0) && (mode_i != Ddt1Lvl || dw0_q[63:46] == '0) :
       (mode_i != Ddt2Lvl || dw0_q[63:56] == '0) && (mode_i != Ddt1Lvl || dw0_q[63:47] == '0);
+  assign pid_fits = (Cfg.pd20 || dw0_q[31:29] == '0) &&
+                    (Cfg.pd20 || Cfg.pd17 || dw0_q[28:20] == '0);
   assign legal = is_vma || is_gvma || is_fence || is_inval_ddt || is_inval_pdt || is_ats;
   // The payload is a message's: PCIe says what it means.
   assign is_ats = Cfg.ats && opcode == 7'd4 && func3 <= 3'd1 && dw0_q[11:10] == '0 &&
@@ -169,7 +170,7 @@ module iommu_cq
       mem_req_o.op = MemWrite;
       mem_req_o.addr = {dw1_q[53:0], 2'b00};
       mem_req_o.len_dw = 5'd1;
-      mem_req_o.wdata[31:0] = be_i ? swap_bytes32(dw0_q[63:32]) : dw0_q[63:32];
+      mem_req_o.wdata[31:0] = (Cfg.fence_data_big_endian && be_i) ? swap_bytes32(dw0_q[63:32]) : dw0_q[63:32];
     end else begin
       mem_req_o.addr = {cfg_i.ppn, 12'd0} | {20'd0, head_q, 4'd0};
       mem_req_o.len_dw = 5'd4;

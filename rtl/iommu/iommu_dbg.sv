@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 /// Debug translation (IOMMU §4, §5.24 to §5.26): registers tr_req_iova, tr_req_ctl and tr_response,
-/// and the request that Go makes. Execute permission makes it a read-for-execute, else write
-/// permission a write, else it is a read.
+/// and the request that Go makes. If it asks for execution and for a write, `debug_execute_wins`
+/// decides; with neither it is a read.
 module iommu_dbg
   import iommu_pkg::*;
-(
+#(
+    /// Capabilities.
+    parameter iommu_cfg_t Cfg = CfgFull
+) (
     /// Clock.
     input logic clk_i,
     /// Reset, active low.
@@ -47,7 +50,9 @@ module iommu_dbg
 
   // A range larger than a page: ones below the highest bit of the offset, which is 0.
   logic [43:0] inside_range;
-  assign inside_range = (44'd1 << (rsp_i.size_log2 - 6'd12)) - 44'd1;
+  logic spans;
+  assign spans = Cfg.debug_superpages && rsp_i.size_log2 > 6'd12;
+  assign inside_range = spans ? (44'd1 << (rsp_i.size_log2 - 6'd12)) - 44'd1 : '0;
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -82,9 +87,8 @@ module iommu_dbg
         busy_q <= 1'b0;
         fault_q <= rsp_i.status != TrOk;
         pbmt_q <= rsp_i.pbmt;
-        large_q <= rsp_i.size_log2 > 6'd12;
-        ppn_q <= (rsp_i.spa[55:12] & ~inside_range) |
-                 (rsp_i.size_log2 > 6'd12 ? inside_range >> 1 : '0);
+        large_q <= spans;
+        ppn_q <= (rsp_i.spa[55:12] & ~inside_range) | inside_range >> 1;
         if (rsp_i.status != TrOk) {large_q, pbmt_q, ppn_q} <= '0;
       end
     end
@@ -94,7 +98,7 @@ module iommu_dbg
   assign req_o = '{
       no_write: 1'b0,
       ats_exec: 1'b0,
-      ttyp: exec_q ? TtUntransRx : no_write_q ? TtUntransRd : TtUntransWr,
+      ttyp: exec_q && (Cfg.debug_execute_wins || no_write_q) ? TtUntransRx : no_write_q ? TtUntransRd : TtUntransWr,
       device_id: device_id_q,
       pid_valid: pid_valid_q,
       process_id: pid_valid_q ? process_id_q : '0,

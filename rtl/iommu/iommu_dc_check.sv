@@ -22,12 +22,16 @@ module iommu_dc_check
     output dc_t dc_o
 );
   localparam bit HasS2 = Cfg.sv32x4 || Cfg.sv39x4 || Cfg.sv48x4 || Cfg.sv57x4;
+  // Page number bits of a guest address, or without a second stage of a physical one.
+  localparam int unsigned MsiWidth = Cfg.sv57x4 ? 59 : Cfg.sv48x4 ? 50 : Cfg.sv39x4 ? 41 :
+                                     Cfg.sv32x4 ? 34 : int'(Cfg.pas);
+  localparam logic [51:0] MsiBits = ~({52{1'b1}} << (MsiWidth - 12));
   localparam bit HasPdt = Cfg.pd8 || Cfg.pd17 || Cfg.pd20;
 
   logic [63:0] tc, iohgatp, ta, fsc, msiptp, msi_mask, msi_pattern, dc_rsvd;
   always_comb begin
     {dc_rsvd, msi_pattern, msi_mask, msiptp, fsc, ta, iohgatp, tc} = raw_i;
-    if (Cfg.big_endian && be_i) begin
+    if (big_endian(Cfg, be_i)) begin
       tc = swap_bytes(tc);
       iohgatp = swap_bytes(iohgatp);
       ta = swap_bytes(ta);
@@ -42,7 +46,7 @@ module iommu_dc_check
   logic en_ats, en_pri, t2gpa, pdtv, prpr, gade, sade, dpe, sbe, sxl, gxl;
   assign {sxl, sbe, dpe, sade, gade, prpr, pdtv} = tc[11:5];
   assign {t2gpa, en_pri, en_ats} = tc[3:1];
-  assign gxl = Cfg.gxl && gxl_i;
+  assign gxl = Cfg.gxl_writable && gxl_i;
 
   // Second-stage scheme.
   logic s2_ok, s2_bare;
@@ -83,11 +87,14 @@ module iommu_dc_check
     endcase
   end
 
+  logic [51:0] known;
+  assign known = Cfg.wide_msi_mask == MsiMaskMasked ? MsiBits : '1;
+
   function automatic logic beyond(logic [11:0] id, logic [3:0] width);
     return (id >> width) != '0;
   endfunction
 
-  logic tc_bad, s2_bad, ta_bad, fsc_bad, msi_bad;
+  logic tc_bad, s2_bad, ta_bad, fsc_bad, msi_bad, wide_bad;
   // tc bits 31:24 are custom.
   assign tc_bad = tc[63:32] != '0 || tc[23:12] != '0 ||
                   (!Cfg.ats && (en_ats || en_pri || prpr)) ||
@@ -96,19 +103,27 @@ module iommu_dc_check
                   (t2gpa && (!Cfg.t2gpa || s2_bare)) ||
                   (!Cfg.amo_hwad && (sade || gade)) ||
                   (dpe && !pdtv) ||
-                  (!Cfg.big_endian && sbe != be_i) ||
-                  (sxl ? !Cfg.gxl : gxl);
+                  (!Cfg.big_endian && sbe != Cfg.fixed_big_endian) ||
+                  (sxl ? !Cfg.gxl_writable : gxl);
   assign s2_bad = !s2_ok || (!s2_bare && iohgatp[1:0] != '0);
   assign ta_bad = ta[11:0] != '0 || ta[39:32] != '0 ||
-                  (Cfg.qosid ? beyond(ta[51:40], Cfg.rcid_width) || beyond(ta[63:52], Cfg.mcid_width)
+                  (Cfg.qosid ? beyond(ta[51:40], Cfg.qos_id_bits[0]) ||
+                               beyond(ta[63:52], Cfg.qos_id_bits[1])
                              : ta[63:40] != '0);
   assign fsc_bad = fsc[59:44] != '0 || (pdtv ? !pd_ok : !s1_ok);
-  // An MSI page table without a second stage is legal: it is only recommended to refuse it.
+  assign wide_bad = Cfg.wide_address == WideMisconfigured &&
+                    ((!s2_bare && beyond_pas(Cfg, {8'd0, iohgatp[43:0]})) ||
+                     (s2_bare && fsc[63:60] != '0 && beyond_pas(Cfg, {8'd0, fsc[43:0]})) ||
+                     (Cfg.msi_flat && msiptp[63:60] != '0 && beyond_pas(Cfg, {8'd0, msiptp[43:0]})));
   assign msi_bad = Cfg.msi_flat && (msiptp[63:60] > 4'd1 || msiptp[59:44] != '0 ||
                                     msi_mask[63:52] != '0 || msi_pattern[63:52] != '0 ||
+                                    (Cfg.msi_needs_second_stage && s2_bare &&
+                                     msiptp[63:60] != '0) ||
+                                    (Cfg.wide_msi_mask == MsiMaskMisconfigured &&
+                                     ((msi_mask[51:0] | msi_pattern[51:0]) & ~MsiBits) != '0) ||
                                     dc_rsvd != '0);
   assign valid_o = tc[0];
-  assign misconfigured_o = tc_bad || s2_bad || ta_bad || fsc_bad || msi_bad;
+  assign misconfigured_o = tc_bad || s2_bad || ta_bad || fsc_bad || msi_bad || wide_bad;
 
   // What is left out is 0 in every context that is not misconfigured; said so, it costs no logic.
   always_comb begin
@@ -122,8 +137,8 @@ module iommu_dc_check
         gade: Cfg.amo_hwad && gade,
         sade: Cfg.amo_hwad && sade,
         dpe: dpe,
-        sbe: Cfg.big_endian && sbe,
-        sxl: Cfg.gxl && sxl,
+        sbe: big_endian(Cfg, sbe),
+        sxl: Cfg.gxl_writable && sxl,
         s2_mode: HasS2 ? s2_mode : PtBare,
         gscid: HasS2 && !s2_bare ? iohgatp[59:44] : '0,
         s2_ppn: HasS2 ? iohgatp[43:0] : '0,
@@ -135,8 +150,8 @@ module iommu_dc_check
         fsc_ppn: fsc[43:0],
         msi_en: Cfg.msi_flat && msiptp[63:60] == 4'd1,
         msi_ppn: Cfg.msi_flat ? msiptp[43:0] : '0,
-        msi_mask: Cfg.msi_flat ? msi_mask[51:0] : '0,
-        msi_pattern: Cfg.msi_flat ? msi_pattern[51:0] : '0
+        msi_mask: Cfg.msi_flat ? msi_mask[51:0] & known : '0,
+        msi_pattern: Cfg.msi_flat ? msi_pattern[51:0] & known : '0
     };
   end
 

@@ -99,7 +99,7 @@ module iommu_ddt_walker
   logic unused_v;
   assign unused_v = entry[0];
   logic dc_valid, dc_misconfigured, valid, misconfigured;
-  assign entry = (Cfg.big_endian && be_i) ? swap_bytes(dc_raw[63:0]) : dc_raw[63:0];
+  assign entry = big_endian(Cfg, be_i) ? swap_bytes(dc_raw[63:0]) : dc_raw[63:0];
   iommu_dc_check #(
       .Cfg(Cfg)
   ) u_check (
@@ -110,8 +110,10 @@ module iommu_ddt_walker
       .misconfigured_o(dc_misconfigured),
       .dc_o           (dc_d)
   );
+  logic wide;
+  assign wide = Cfg.wide_address == WideMisconfigured && beyond_pas(Cfg, {8'd0, entry[53:10]});
   assign valid = dc_valid;  // V is bit 0 of either
-  assign misconfigured = level_q != 2'd0 ? (entry[9:1] != '0 || entry[63:54] != '0)
+  assign misconfigured = level_q != 2'd0 ? (entry[9:1] != '0 || entry[63:54] != '0 || wide)
                                          : dc_misconfigured;
 
   always_comb begin

@@ -56,6 +56,8 @@ module iommu_directory
     output cause_t pdtw_cause_o,
     /// Guest page of a guest page fault.
     output logic [43:0] pdtw_page_o,
+    /// Offset of the entry in it.
+    output logic [11:3] pdtw_offset_o,
     /// Process context.
     output pc_t pdtw_pc_o,
 
@@ -156,11 +158,12 @@ module iommu_directory
         .start_valid_i   (pdtw_start_i),
         .dc_i            (ctx_i.dc),
         .process_id_i    (process_id),
-        .ttyp_i          (ctx_i.req.ttyp),
+        .ttyp_i          (access_type(Cfg, ctx_i.req)),
         .done_valid_o    (pdtw_done_o),
         .done_cause_o    (pdtw_cause_o),
         .done_pc_o       (pdtw_pc_o),
         .done_page_o     (pdtw_page_o),
+        .done_offset_o   (pdtw_offset_o),
         .s2_valid_o      (s2_valid_o),
         .s2_page_o       (s2_page_o),
         .s2_done_i       (s2_done_i),
@@ -182,6 +185,7 @@ module iommu_directory
     assign pdtw_cause_o = CauseNone;
     assign pdtw_pc_o = '0;
     assign pdtw_page_o = '0;
+    assign pdtw_offset_o = '0;
     assign s2_valid_o = 1'b0;
     assign s2_page_o = '0;
     assign mem_valid_o[MemPdtw] = 1'b0;

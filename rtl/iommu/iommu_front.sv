@@ -114,6 +114,8 @@ module iommu_front
     input cause_t pdtw_cause_i,
     /// Guest page of a guest page fault.
     input logic [43:0] pdtw_page_i,
+    /// Offset of the entry in it.
+    input logic [11:3] pdtw_offset_i,
     /// Context.
     input pc_t pdtw_pc_i,
     /// Walk the first stage.
@@ -146,6 +148,8 @@ module iommu_front
     input s2_rsp_t s2_rsp_i,
     /// The second stage begins a walk, for whomever.
     input logic s2_walk_i,
+    /// The walkers of device directory, process directory, first and second stage load an entry.
+    input logic [3:0] load_i,
 
     /// Fault to report; ready/valid.
     output logic fault_valid_o,
@@ -196,10 +200,11 @@ module iommu_front
   // Contexts and what they do not permit.
   logic in_ddt, dc_usable, need_ddt, need_pdt, direct;
   cause_t cause;
-  ttyp_e ttyp;
-  logic [63:0] iova;
+  ttyp_e ttyp, access;
+  logic [63:2] iova;
   assign ttyp = r_q.req.ttyp;
-  assign iova = r_q.req.iova;
+  assign access = access_type(Cfg, r_q.req);
+  assign iova = r_q.req.iova[63:2];
   iommu_checks #(
       .Cfg(Cfg)
   ) u_checks (
@@ -220,23 +225,30 @@ module iommu_front
   assign s1_bare = space_o.mode == PtBare;
   // A hit that does not permit the access is walked again: faults are only ever found in memory,
   // and a PTE that software has made more permissive needs no invalidation.
-  assign use_tlb = !s1_bare && !r_q.leaf_valid && iotlb_hit_i && leaf_permits(iotlb_leaf_i, acc_o);
+  assign use_tlb = !s1_bare && !r_q.leaf_valid && iotlb_hit_i && leaf_permits(Cfg, iotlb_leaf_i, acc_o);
   assign leaf_hit = r_q.leaf_valid || use_tlb;
   assign leaf = r_q.leaf_valid ? r_q.leaf : iotlb_leaf_i;
   assign page_o = s1_bare ? iova[63:12] : {8'd0, leaf_ppn(leaf, iova[63:12])};
   assign msi_match = Cfg.msi_flat && in_ddt && r_q.dc.msi_en &&
                      ((page_o ^ r_q.dc.msi_pattern) & ~r_q.dc.msi_mask) == '0;
-  // A translation request does not set D where the first stage does not let it write.
+  // A translation request does not set D where the first stage does not let it write; but what is
+  // clean may be refused all the same.
   always_comb begin
     s2_acc_o = acc_o;
     if (acc_o.probe && !s1_bare) begin
-      s2_acc_o.write = acc_o.write && leaf.w;
+      s2_acc_o.write = acc_o.write &&
+                       (leaf.w || (Cfg.ats_clean_page == CleanNoAccess && !r_q.dc.gade));
       s2_acc_o.exec = acc_o.exec && exec_permits(leaf, acc_o);
     end
   end
 
-  logic answer, s2_fault;
-  assign s2_fault = s2_valid_o && s2_done_i && s2_rsp_i.result != WkOk;
+  // Beyond capabilities.PAS there is no physical address: the PMA check fails.
+  logic answer, s2_bare, s2_ok, s2_fault, wide;
+  assign s2_bare = r_q.dc.s2_mode == PtBare;
+  assign wide = (Cfg.wide_pass_through_faults || !s1_bare || !s2_bare) &&
+                beyond_pas(Cfg, s2_bare ? page_o : {8'd0, leaf_ppn(s2_rsp_i.leaf, page_o)});
+  assign s2_ok = s2_rsp_i.result == WkOk && !wide;
+  assign s2_fault = s2_valid_o && s2_done_i && !s2_ok;
   always_comb begin
     state_d = state_q;
     answer = 1'b0;
@@ -265,7 +277,7 @@ module iommu_front
             if (!r_q.msi_valid) state_d = StMsi;
           end else begin
             s2_valid_o = 1'b1;
-            answer = s2_done_i && s2_rsp_i.result == WkOk;
+            answer = s2_done_i && s2_ok;
           end
         end
       end
@@ -292,7 +304,7 @@ module iommu_front
       pid_valid: r_q.req.pid_valid,
       process_id: r_q.req.pid_valid ? r_q.req.process_id : '0,
       priv: r_q.req.pid_valid && r_q.req.priv,
-      iotval: iova,
+      iotval: iotval(Cfg, r_q.req),
       iotval2: r_q.iotval2
   };
 
@@ -315,6 +327,11 @@ module iommu_front
 
   assign may_fill_o = !r_q.stale && !inval_i;
 
+  // Guest address of a fault. Bit 0: an implicit access, bit 1: to write it (IOMMU §3.2).
+  function automatic logic [63:0] iotval2(logic [63:2] gpa, logic [1:0] implicit);
+    return {gpa[63:12], Cfg.iotval2_page_offset ? gpa[11:2] : 10'd0, implicit};
+  endfunction
+
   always_comb begin
     r_valid_d = r_valid_q;
     r_d = r_q;
@@ -327,8 +344,8 @@ module iommu_front
       r_d.leaf = iotlb_leaf_i;
     end
     if (s2_fault) begin
-      r_d.cause = walk_cause(s2_rsp_i.result, ttyp, 1'b1);
-      if (s2_rsp_i.result == WkPage) r_d.iotval2 = {page_o, iova[11:2], 2'b00};
+      r_d.cause = walk_cause(s2_rsp_i.result == WkOk ? WkAccess : s2_rsp_i.result, access, 1'b1);
+      if (s2_rsp_i.result == WkPage) r_d.iotval2 = iotval2({page_o, iova[11:2]}, 2'b00);
     end
     if (state_q == StDdt && ddtw_done_i) begin
       r_d.cause = ddtw_cause_i;
@@ -339,14 +356,16 @@ module iommu_front
       r_d.cause = pdtw_cause_i;
       r_d.pc_valid = pdtw_cause_i == CauseNone;
       r_d.pc = pdtw_pc_i;
-      if (pdtw_cause_i == guest_page_fault(ttyp)) r_d.iotval2 = {8'd0, pdtw_page_i, 12'd1};
+      if (pdtw_cause_i == guest_page_fault(access)) begin
+        r_d.iotval2 = iotval2(
+            {8'd0, pdtw_page_i, Cfg.pdt_offset_in_iotval2 ? {pdtw_offset_i, 1'b0} : 10'd0}, 2'b01);
+      end
     end
     if (state_q == StS1 && s1w_done_i) begin
-      r_d.cause = walk_cause(s1w_result_i, ttyp, 1'b0);
+      r_d.cause = walk_cause(s1w_result_i, access, 1'b0);
       r_d.leaf_valid = s1w_result_i == WkOk;
       r_d.leaf = s1w_leaf_i;
-      // Bit 0: an implicit access, bit 1: to write it (IOMMU §3.2).
-      if (s1w_result_i == WkGuest) r_d.iotval2 = {8'd0, s1w_gpa_i, s1w_gpa_write_i, 1'b1};
+      if (s1w_result_i == WkGuest) r_d.iotval2 = iotval2({8'd0, s1w_gpa_i}, {s1w_gpa_write_i, 1'b1});
     end
     if (state_q == StMsi && msiw_done_i) begin
       r_d.cause = msiw_cause_i;
@@ -414,10 +433,14 @@ module iommu_front
       event_o.pulse[EvAtsRequest] = r_done && ttyp == TtAtsReq;
     end
     event_o.pulse[EvTlbMiss] = !r_q.missed && r_d.missed && !a_advance;
-    event_o.pulse[EvDdtWalk] = ddtw_start_o;
-    event_o.pulse[EvPdtWalk] = pdtw_start_o;
-    event_o.pulse[EvS1Walk] = s1w_start_o;
-    event_o.pulse[EvS2Walk] = s2_walk_i;
+    if (Cfg.walk_events == WalkEventsPerWalk) begin
+      event_o.pulse[EvDdtWalk] = ddtw_start_o;
+      event_o.pulse[EvPdtWalk] = pdtw_start_o;
+      event_o.pulse[EvS1Walk] = s1w_start_o;
+      event_o.pulse[EvS2Walk] = s2_walk_i;
+    end else begin
+      event_o.pulse[EvS2Walk:EvDdtWalk] = load_i;
+    end
   end
 
   // A walk ends only for the stage that waits for it.

@@ -30,14 +30,14 @@ module iommu_hpm
     /// An OF bit went from 0 to 1 by an overflow, one cycle.
     output logic overflow_o
 );
-  localparam int unsigned Num = int'(Cfg.hpm_counters);
+  localparam int unsigned Num = int'(Cfg.event_counters);
   localparam logic [8:0] RegOvf = 9'd11;  // iocountovf low, iocountinh high
   localparam logic [8:0] RegCycles = 9'd12;
   localparam logic [8:0] RegCtr1 = 9'd13;
   localparam logic [8:0] RegEvt1 = 9'd44;
   // A counter counts in the bits that it has.
-  localparam logic [63:0] CtrMask = Cfg.hpm_width >= 7'd64 ? '1 : (64'd1 << Cfg.hpm_width) - 64'd1;
-  localparam logic [62:0] CycMask = Cfg.hpm_width >= 7'd63 ? '1 : (63'd1 << Cfg.hpm_width) - 63'd1;
+  localparam logic [63:0] CtrMask = Cfg.counter_bits >= 7'd64 ? '1 : (64'd1 << Cfg.counter_bits) - 64'd1;
+  localparam logic [62:0] CycMask = Cfg.counter_bits >= 7'd63 ? '1 : (63'd1 << Cfg.counter_bits) - 63'd1;
   localparam logic [14:0] LastEvent = 15'(EvS2Walk);
 
   /// iohpmevt1-31 (IOMMU §5.23) without OF.
@@ -139,7 +139,7 @@ module iommu_hpm
     if (reg_no_i == RegCycles) rdata_o = {of_q[0], cycles_q};
   end
 
-  if (Num < 1 || Cfg.hpm_width < 7'd32 || Cfg.hpm_width > 7'd64) begin : gen_too_few
+  if (Num < 1 || Cfg.counter_bits < 7'd32 || Cfg.counter_bits > 7'd64) begin : gen_too_few
     $error("HPM has at least one event counter, of 32 to 64 bits (IOMMU §5.3)");
   end
   logic unused;

@@ -265,8 +265,7 @@ package iommu_int_pkg;
 
   /// Events for the performance monitor (IOMMU §5.23, eventID 1 to 8): bit i is eventID i. Each bit
   /// is 1 for one cycle an event; the IDs are those of the request which the front works on and
-  /// belong to all bits of the cycle. A debug request counts as untranslated. The walk events count
-  /// one a table that is walked, not one an entry that is read.
+  /// belong to all bits of the cycle. A debug request counts as untranslated.
   localparam int unsigned EvUntranslated = 1;
   localparam int unsigned EvTranslated = 2;
   localparam int unsigned EvAtsRequest = 3;
@@ -306,6 +305,11 @@ package iommu_int_pkg;
     return ~(32'hffff_fffe << log2sz_m1);
   endfunction
 
+  /// LOG2SZ - 1 as a base register takes it (IOMMU §5.6, WARL).
+  function automatic logic [4:0] queue_size(iommu_cfg_t cfg, logic [4:0] log2sz_m1);
+    return 6'(log2sz_m1) < cfg.queue_log2_max ? log2sz_m1 : 5'(cfg.queue_log2_max - 6'd1);
+  endfunction
+
   /// First-stage scheme that iosatp.MODE or PC.fsc.MODE encodes, and whether it is supported.
   function automatic logic [3:0] s1_scheme(iommu_cfg_t cfg, logic sxl, logic [3:0] mode);
     unique case (mode)
@@ -315,6 +319,18 @@ package iommu_int_pkg;
       4'd10:   return {!sxl && cfg.sv57, PtSv57};
       default: return {1'b0, PtBare};
     endcase
+  endfunction
+
+  /// Is this page beyond capabilities.PAS? There is no physical memory.
+  function automatic logic beyond_pas(iommu_cfg_t cfg, logic [51:0] page);
+    return (page >> (cfg.pas - 6'd12)) != '0;
+  endfunction
+
+  /// The page without address bits beyond PAS.
+  function automatic logic [43:0] clip(iommu_cfg_t cfg, logic [43:0] page);
+    logic [51:0] beyond;
+    beyond = {52{1'b1}} << (cfg.pas - 6'd12);
+    return page & ~beyond[43:0];
   endfunction
 
   /// Page number bits that lie inside a page of this size.
@@ -327,6 +343,19 @@ package iommu_int_pkg;
       Pg512G:  return {25'd0, {27{1'b1}}};
       Pg256T:  return {16'd0, {36{1'b1}}};
       default: return '0;
+    endcase
+  endfunction
+
+  /// The size of this many bytes.
+  function automatic page_size_e page_of_log2(logic [5:0] log2);
+    unique case (log2)
+      6'd16:   return Pg64K;
+      6'd21:   return Pg2M;
+      6'd22:   return Pg4M;
+      6'd30:   return Pg1G;
+      6'd39:   return Pg512G;
+      6'd48:   return Pg256T;
+      default: return Pg4K;
     endcase
   endfunction
 
@@ -368,6 +397,12 @@ package iommu_int_pkg;
     return t == TtUntransRx || t == TtUntransRd || t == TtUntransWr;
   endfunction
 
+  /// The type of access that decides between causes (IOMMU §2.6 for a translation request).
+  function automatic ttyp_e access_type(iommu_cfg_t cfg, tr_req_t req);
+    if (req.ttyp != TtAtsReq || !cfg.ats_access_by_request) return req.ttyp;
+    return !req.no_write ? TtTransWr : req.pid_valid && req.ats_exec ? TtTransRx : TtTransRd;
+  endfunction
+
   function automatic cause_t page_fault(ttyp_e t);
     return is_exec(t) ? CauseInstrPage : is_write(t) ? CauseWritePage : CauseReadPage;
   endfunction
@@ -405,13 +440,18 @@ package iommu_int_pkg;
   endfunction
 
   /// Does the leaf give all that the access wants? Read-for-execute needs X, as an instruction
-  /// fetch does.
-  function automatic logic leaf_permits(leaf_t leaf, acc_t acc);
+  /// fetch does, and R if `execute_needs_read`.
+  function automatic logic leaf_permits(iommu_cfg_t cfg, leaf_t leaf, acc_t acc);
     logic [2:0] lacks;
     lacks = {!leaf.r, !leaf.w, !exec_permits(leaf, acc)};
     if (acc.probe) lacks &= {1'b1, acc.write, acc.exec};
-    else lacks &= acc.exec ? 3'b001 : acc.write ? 3'b010 : 3'b100;
+    else lacks &= acc.exec ? {cfg.execute_needs_read, 2'b01} : acc.write ? 3'b010 : 3'b100;
     return privilege_permits(leaf.u, acc) && lacks == '0;
+  endfunction
+
+  /// The IOVA as a fault record reports it.
+  function automatic logic [63:0] iotval(iommu_cfg_t cfg, tr_req_t req);
+    return {req.iova[63:12], cfg.iotval_page_offset ? req.iova[11:0] : 12'd0};
   endfunction
 
   /// Reported although DC.tc.DTF is 1 (IOMMU §3.2, last column of the CAUSE table).
@@ -420,17 +460,16 @@ package iommu_int_pkg;
            c == CauseInternal || c == CauseMsiWrite;
   endfunction
 
-  /// How the bridge answers a faulting request. IOMMU §7.3 lets the completion be UR or CA, §7.4
-  /// calls CA appropriate where data is corrupt or a data path has failed. So: causes 268 to 274,
-  /// which say that the platform and not the request is at fault, are CA; all else is UR.
-  function automatic tr_status_e fault_status(cause_t c);
-    return (c >= CauseDdtCorrupt && c <= CausePtCorrupt) ? TrCa : TrUr;
+  /// How the bridge answers a faulting request. IOMMU §7.3 lets the completion be UR or CA.
+  function automatic tr_status_e fault_status(iommu_cfg_t cfg, cause_t c);
+    return (c >= cfg.completer_abort[0] && c <= cfg.completer_abort[1]) ? TrCa : TrUr;
   endfunction
 
   /// How a translation request that meets a fault is answered (IOMMU §2.6). TrOk is a completion
   /// that grants nothing; it is not reported.
-  function automatic tr_status_e ats_status(cause_t c);
+  function automatic tr_status_e ats_status(iommu_cfg_t cfg, cause_t c);
     if (c >= CauseAllDisallowed && c <= CauseTypeDisallowed) return TrUr;
+    if (!cfg.ats_corruption_aborts && c >= CauseDdtCorrupt && c <= CausePtCorrupt) return TrUr;
     if (c inside {CauseInstrPage, CauseReadPage, CauseWritePage, CauseInstrGuestPage,
                   CauseReadGuestPage, CauseWriteGuestPage, CausePdtInvalid,
                   CauseMsiPteInvalid}) return TrOk;

@@ -6,7 +6,10 @@
 module iommu_mem_arb
   import iommu_pkg::*;
   import iommu_int_pkg::*;
-(
+#(
+    /// Capabilities.
+    parameter iommu_cfg_t Cfg = CfgBase
+) (
     /// Clock.
     input logic clk_i,
     /// Reset, active low.
@@ -18,8 +21,10 @@ module iommu_mem_arb
     output logic [NumMemClients-1:0] client_ready_o,
     /// The requests.
     input mem_req_t [NumMemClients-1:0] client_req_i,
-    /// A response beat for the client; the beat itself is `mem_rsp_i` of the port.
+    /// A response beat for the client.
     output logic [NumMemClients-1:0] client_rsp_valid_o,
+    /// The beat.
+    output iommu_mem_rsp_t client_rsp_o,
 
     /// Memory port: request offered.
     output logic mem_req_valid_o,
@@ -29,18 +34,20 @@ module iommu_mem_arb
     output iommu_mem_req_t mem_req_o,
     /// Memory port: response beat.
     input logic mem_rsp_valid_i,
-    /// Memory port: tag of the response beat.
-    input logic [3:0] mem_rsp_tag_i
+    /// Memory port: response beat.
+    input iommu_mem_rsp_t mem_rsp_i
 );
   logic [NumMemClients-1:0] above_last_q, high, grant;
-  logic take;
+  logic take, wide, send;
+  logic refused_valid_q;
+  logic [3:0] refused_q;
   logic slot_valid_q;
   iommu_mem_req_t slot_q, slot_d;
 
   // Clients above the last one served come first.
   assign high = client_valid_i & above_last_q;
   assign grant = |high ? high & (~high + 1'b1) : client_valid_i & (~client_valid_i + 1'b1);
-  assign take = (!slot_valid_q || mem_req_ready_i) && |client_valid_i;
+  assign take = (!slot_valid_q || mem_req_ready_i) && !refused_valid_q && |client_valid_i;
   assign client_ready_o = take ? grant : '0;
 
   always_comb begin
@@ -59,31 +66,43 @@ module iommu_mem_arb
     end
   end
 
+  // Nothing is beyond capabilities.PAS: such an access faults here, when the port has no answer to
+  // hand on.
+  assign wide = beyond_pas(Cfg, {8'd0, slot_d.addr[55:12]});
+  assign send = take && !wide;
+
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       slot_valid_q <= 1'b0;
+      refused_valid_q <= 1'b0;
       above_last_q <= '0;
     end else begin
-      if (take) begin
-        slot_valid_q <= 1'b1;
-        above_last_q <= ~(grant | (grant - 1'b1));
-      end else if (mem_req_ready_i) begin
-        slot_valid_q <= 1'b0;
-      end
+      if (take) above_last_q <= ~(grant | (grant - 1'b1));
+      if (send) slot_valid_q <= 1'b1;
+      else if (mem_req_ready_i) slot_valid_q <= 1'b0;
+      refused_valid_q <= (take && wide) || (refused_valid_q && mem_rsp_valid_i);
     end
   end
   always_ff @(posedge clk_i) begin
     if (take) slot_q <= slot_d;
+    if (take) refused_q <= slot_d.tag;
   end
 
   assign mem_req_valid_o = slot_valid_q;
   assign mem_req_o = slot_q;
   always_comb begin
+    client_rsp_o = mem_rsp_i;
+    if (refused_valid_q && !mem_rsp_valid_i) begin
+      client_rsp_o.last = 1'b1;
+      client_rsp_o.error = 1'b1;
+      client_rsp_o.poison = 1'b0;
+      client_rsp_o.tag = refused_q;
+    end
     for (int unsigned i = 0; i < NumMemClients; i++) begin
-      client_rsp_valid_o[i] = mem_rsp_valid_i && mem_rsp_tag_i == 4'(i);
+      client_rsp_valid_o[i] = (mem_rsp_valid_i || refused_valid_q) && client_rsp_o.tag == 4'(i);
     end
   end
 
   assert property (@(posedge clk_i) disable iff (!rst_ni)
-      !mem_rsp_valid_i || 32'(mem_rsp_tag_i) < NumMemClients);
+      !mem_rsp_valid_i || 32'(mem_rsp_i.tag) < NumMemClients);
 endmodule

@@ -95,7 +95,9 @@ module iommu_messages
     logic pq_valid, pq_ready, pq_rsp_valid, pq_rsp_ready, ats_msg_valid, ats_msg_ready, sel_q, sel;
     msg_out_t pq_rsp, ats_msg;
 
-    iommu_pq u_pq (
+    iommu_pq #(
+        .Cfg(Cfg)
+    ) u_pq (
         .clk_i,
         .rst_ni,
         .reg_no_i       (reg_no_i),

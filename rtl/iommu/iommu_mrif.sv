@@ -7,7 +7,7 @@ module iommu_mrif
   import iommu_pkg::*;
   import iommu_int_pkg::*;
 #(
-    /// Capabilities; with END the big-endian register of the page takes MSIs too.
+    /// Capabilities.
     parameter iommu_cfg_t Cfg = CfgBase
 ) (
     /// Clock.
@@ -56,7 +56,7 @@ module iommu_mrif
   logic [31:0] identity;
   assign big = req_q.req.iova[2];
   assign identity = big ? swap_bytes32(req_q.data) : req_q.data;
-  assign is_msi = req_i.req.iova[11:3] == '0 && (Cfg.big_endian || !req_i.req.iova[2]) &&
+  assign is_msi = req_i.req.iova[11:3] == '0 && (Cfg.mrif_big_endian || !req_i.req.iova[2]) &&
                   (req_i.req.iova[2] ? req_i.data[7:0] == '0 && req_i.data[15:8] == '0 &&
                                        req_i.data[23:19] == '0
                                      : req_i.data[31:11] == '0);
@@ -128,7 +128,7 @@ module iommu_mrif
       fault_o.pid_valid = req_q.req.pid_valid;
       fault_o.process_id = req_q.req.pid_valid ? req_q.req.process_id : '0;
       fault_o.priv = req_q.req.pid_valid && req_q.req.priv;
-      fault_o.iotval = req_q.req.iova;
+      fault_o.iotval = iotval(Cfg, req_q.req);
     end
   end
 

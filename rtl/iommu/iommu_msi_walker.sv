@@ -24,7 +24,7 @@ module iommu_msi_walker
     /// Address bits 63:12; the address has matched mask and pattern.
     input logic [51:0] page_i,
     /// Access, for permissions.
-    input ttyp_e ttyp_i,
+    input tr_req_t req_i,
     /// fctl.BE.
     input logic be_i,
     /// The walk has ended, one cycle.
@@ -58,7 +58,7 @@ module iommu_msi_walker
   logic [5:0] left_q, left_d;
   logic [43:0] root_q;
   msi_t msi_q, msi;
-  ttyp_e ttyp_q;
+  tr_req_t req_q;
   cause_t cause_q, cause_d;
 
   // extract(): the page bits under the mask, packed, from the top downwards.
@@ -72,7 +72,7 @@ module iommu_msi_walker
   // Entry (AIA, "MSI page tables"). In basic mode the second doubleword is ignored.
   logic [63:0] dw0, dw1;
   logic swap, mrif, malformed;
-  assign swap = Cfg.big_endian && be_i;
+  assign swap = big_endian(Cfg, be_i);
   assign dw0 = swap ? swap_bytes(mem_rsp_pte_i[63:0]) : mem_rsp_pte_i[63:0];
   assign dw1 = swap ? swap_bytes(mem_rsp_pte_i[127:64]) : mem_rsp_pte_i[127:64];
   assign mrif = Cfg.msi_mrif && dw0[2:1] == 2'd1;
@@ -82,7 +82,7 @@ module iommu_msi_walker
       (dw0[2:1] != 2'd3 || dw0[9:3] != '0 || dw0[63:54] != '0);
   assign msi = '{
       mrif: mrif,
-      ppn: dw0[53:10],
+      ppn: Cfg.msi_address_clipped ? clip(Cfg, dw0[53:10]) : dw0[53:10],
       mrif_addr: Cfg.msi_mrif ? dw0[53:7] : '0,
       notice_ppn: Cfg.msi_mrif ? dw1[53:10] : '0,
       notice_id: Cfg.msi_mrif ? {dw1[60], dw1[9:0]} : '0
@@ -121,7 +121,9 @@ module iommu_msi_walker
           else if (mem_rsp_poison_i) cause_d = CauseMsiPtCorrupt;
           else if (!dw0[0]) cause_d = CauseMsiPteInvalid;
           else if (malformed) cause_d = CauseMsiPteMisconfig;
-          else if (is_exec(ttyp_q)) cause_d = CauseInstrAccess;
+          else if (is_exec(req_q.ttyp)) cause_d = CauseInstrAccess;
+          else if (!Cfg.msi_address_clipped && !mrif && beyond_pas(Cfg, {8'd0, msi.ppn}))
+            cause_d = access_fault(access_type(Cfg, req_q));
           else cause_d = CauseNone;
         end
       end
@@ -140,7 +142,7 @@ module iommu_msi_walker
       root_q <= root_ppn_i;
       mask_q <= mask_i;
       page_q <= page_i;
-      ttyp_q <= ttyp_i;
+      req_q <= req_i;
       file_q <= '0;
     end else if (state_q == StExtract) begin
       mask_q <= mask_q << ExtractStep;
@@ -155,7 +157,7 @@ module iommu_msi_walker
   assign done_msi_o = msi_q;
 
   logic unused;
-  assign unused = ^{dw1, be_i};  // without MSI_MRIF and END
+  assign unused = ^{dw1, be_i, req_q};  // without MSI_MRIF and END
 
   assert property (@(posedge clk_i) disable iff (!rst_ni) !start_valid_i || state_q == StIdle);
   assert property (@(posedge clk_i) disable iff (!rst_ni) !mem_rsp_valid_i || state_q == StRsp);

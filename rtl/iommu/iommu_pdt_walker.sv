@@ -31,6 +31,8 @@ module iommu_pdt_walker
     output pc_t done_pc_o,
     /// Guest page that the second stage refused.
     output logic [43:0] done_page_o,
+    /// Offset of the entry there.
+    output logic [11:3] done_offset_o,
 
     /// Ask the second stage for a table; held until done.
     output logic s2_valid_o,
@@ -88,17 +90,21 @@ module iommu_pdt_walker
   // DC.tc.SBE says how process directories are stored (IOMMU §2.10).
   logic [63:0] ta, fsc;
   logic swap;
-  assign swap = Cfg.big_endian && dc_i.sbe;
+  assign swap = big_endian(Cfg, dc_i.sbe);
   assign ta = swap ? swap_bytes(mem_rsp_data_i[63:0]) : mem_rsp_data_i[63:0];
   assign fsc = swap ? swap_bytes(mem_rsp_data_i[127:64]) : mem_rsp_data_i[127:64];
 
-  logic mode_ok, misconfigured;
+  logic mode_ok, misconfigured, wide;
   pt_mode_e s1_mode;
   always_comb begin
     {mode_ok, s1_mode} = s1_scheme(Cfg, dc_i.sxl, fsc[63:60]);
+    // With a second stage these are guest addresses.
+    wide = Cfg.wide_address == WideMisconfigured && dc_i.s2_mode == PtBare &&
+           beyond_pas(Cfg, {8'd0, level_q != 2'd0 ? ta[53:10] : fsc[43:0]});
     misconfigured = level_q != 2'd0 ?
-        (ta[9:1] != '0 || ta[63:54] != '0) :
-        (ta[11:3] != '0 || ta[63:32] != '0 || fsc[59:44] != '0 || !mode_ok);
+        (ta[9:1] != '0 || ta[63:54] != '0 || wide) :
+        (ta[11:3] != '0 || ta[63:32] != '0 || fsc[59:44] != '0 || !mode_ok ||
+         (fsc[63:60] != '0 && wide));
   end
 
   always_comb begin
@@ -173,6 +179,7 @@ module iommu_pdt_walker
   assign done_cause_o = cause_q;
   assign done_pc_o = pc_q;
   assign done_page_o = ppn_q;
+  assign done_offset_o = offset[11:3];
 
   logic unused;
   assign unused = ^{dc_i, s2_rsp_i.leaf};

@@ -61,7 +61,8 @@ package iommu_pkg;
     logic [11:0]       mcid;
     ats_cpl_t          ats;        // answer to TtAtsReq, else 0
     logic              is_gpa;     // TtAtsReq with T2GPA: {addr_hi, spa} is a guest address
-    logic [63:56]      addr_hi;    // 0 unless is_gpa
+    logic [63:56]      addr_hi;    // 0 unless is_gpa, or not translated without
+                                   // wide_pass_through_faults
     logic [5:0]        size_log2;  // bytes of the translation, 12 and up; it is aligned to them
     logic              is_msi;     // translated by an MSI page table
     logic              is_mrif;    // into a memory-resident interrupt file: spa is not used
@@ -152,8 +153,36 @@ package iommu_pkg;
     logic [3:0]   code;          // PRG Response: response code
   } msg_out_t;
 
-  /// What an IOMMU can do: the fields of `capabilities` (IOMMU §5.3) with their names there, and
-  /// what the specification lets an implementation choose beside them.
+  /// When an address beyond PAS in a directory is found out (IOMMU §2.1.4 and §2.2.4, notes).
+  typedef enum logic {
+    WideAccessFault   = 1'b0,  // by the access that uses it
+    WideMisconfigured = 1'b1   // by the check of the entry that holds it
+  } wide_address_e;
+
+  /// What becomes of bits of the MSI address mask and pattern beyond the widest guest address (IOMMU
+  /// §2.1.3.6).
+  typedef enum logic [1:0] {
+    MsiMaskMisconfigured = 2'd0,
+    MsiMaskMasked        = 2'd1,  // taken for 0
+    MsiMaskUsed          = 2'd2   // compared as the others
+  } wide_msi_mask_e;
+
+  /// What a translation request (ATS) that may write gets from a page with D = 0 which hardware does
+  /// not update (IOMMU §2.1.3.1, §2.6).
+  typedef enum logic [1:0] {
+    CleanNoAccess           = 2'd0,  // even if the page may not be written
+    CleanNoAccessIfWritable = 2'd1,  // read access if it may not be written
+    CleanReadOnly           = 2'd2
+  } ats_clean_page_e;
+
+  /// What events 5 to 8 of the performance monitor count (IOMMU §5.23).
+  typedef enum logic {
+    WalkEventsPerEntry = 1'b0,  // entries that are loaded
+    WalkEventsPerWalk  = 1'b1   // walks, however many entries they load
+  } walk_events_e;
+
+  /// What an IOMMU can do: the fields of `capabilities` (IOMMU §5.3) with their names there; and what
+  /// the specification lets an implementation choose, one field a choice.
   typedef struct packed {
     logic       sv32;
     logic       sv39;
@@ -182,23 +211,79 @@ package iommu_pkg;
     logic       qosid;
     logic       nl;
     logic       s;
-    logic       gxl;         // fctl.GXL can be written
-    logic [3:0] rcid_width;  // bits of a RCID, up to 12
-    logic [3:0] mcid_width;  // bits of a MCID, up to 12
-    logic [4:0] hpm_counters;  // event counters beside the cycle counter, up to 31
-    logic [6:0] hpm_width;     // bits of a counter, 32 to 64
+    // The choices. Names and meaning are those of `Choices` in the golden model, which cites the
+    // paragraph of each; what answers reads of an interrupt file in memory is the bridge's.
+    logic [1:0][11:0] completer_abort;  // last and first cause of the faults that are answered with CA
+    logic            iotval_page_offset;
+    logic            iotval2_page_offset;
+    logic            pdt_offset_in_iotval2;
+    wide_address_e   wide_address;
+    logic            gxl_writable;
+    logic            msi_needs_second_stage;
+    wide_msi_mask_e  wide_msi_mask;
+    logic            msi_address_clipped;
+    logic            wide_pass_through_faults;
+    logic [1:0][3:0] qos_id_bits;  // of MCID and of RCID, up to 12
+    logic            execute_needs_read;
+    logic            ats_corruption_aborts;
+    ats_clean_page_e ats_clean_page;
+    logic            ats_access_by_request;
+    logic [5:0]      bare_size_log2;  // that of a page: 12, 16, 21, 22, 30, 39 or 48
+    logic            cxl_io_for_pma;
+    logic            debug_execute_wins;
+    logic            debug_superpages;
+    walk_events_e    walk_events;
+    logic            wide_operand_illegal;
+    logic            absent_cache_command_illegal;
+    logic            fence_data_big_endian;
+    logic            mrif_big_endian;
+    logic            reset_mode_bare;
+    logic [1:0]      ddt_levels;  // 1 to 3
+    logic            fixed_big_endian;
+    logic [5:0]      queue_log2_max;          // 1 to 32
+    logic [2:0]      interrupt_vectors_log2;  // 0 to 4
+    logic [4:0]      event_counters;  // beside the cycle counter, 1 to 31
+    logic [6:0]      counter_bits;    // 32 to 64
   } iommu_cfg_t;
 
-  /// First-stage translation of base-format device contexts, interrupts by message.
-  localparam iommu_cfg_t CfgBase = '{
-    sv39: 1'b1,
-    sv48: 1'b1,
-    sv57: 1'b1,
-    svpbmt: 1'b1,
-    pas: 6'd56,
-    hpm_width: 7'd64,
+  /// No capabilities, and the choices that the configurations below make, but `CfgOther`.
+  localparam iommu_cfg_t CfgNone = '{
+    completer_abort: {12'd274, 12'd268},
+    iotval_page_offset: 1'b1,
+    iotval2_page_offset: 1'b1,
+    wide_address: WideAccessFault,
+    wide_msi_mask: MsiMaskUsed,
+    msi_address_clipped: 1'b1,
+    wide_pass_through_faults: 1'b1,
+    qos_id_bits: {4'd12, 4'd12},
+    ats_corruption_aborts: 1'b1,
+    ats_clean_page: CleanReadOnly,
+    bare_size_log2: 6'd21,
+    debug_execute_wins: 1'b1,
+    debug_superpages: 1'b1,
+    walk_events: WalkEventsPerWalk,
+    wide_operand_illegal: 1'b1,
+    absent_cache_command_illegal: 1'b1,
+    fence_data_big_endian: 1'b1,
+    ddt_levels: 2'd3,
+    queue_log2_max: 6'd32,
+    interrupt_vectors_log2: 3'd4,
+    event_counters: 5'd8,
+    counter_bits: 7'd64,
     default: '0
   };
+
+  /// First-stage translation of base-format device contexts, interrupts by message.
+  function automatic iommu_cfg_t cfg_base(iommu_cfg_t cfg);
+    cfg_base = cfg;
+    cfg_base.sv39 = 1'b1;
+    cfg_base.sv48 = 1'b1;
+    cfg_base.sv57 = 1'b1;
+    cfg_base.svpbmt = 1'b1;
+    cfg_base.pas = 6'd56;
+    cfg_base.absent_cache_command_illegal = 1'b0;
+  endfunction
+  localparam iommu_cfg_t CfgBase = cfg_base(CfgNone);
 
   /// The same with extended-format device contexts and flat MSI page tables.
   function automatic iommu_cfg_t with_msi_flat(iommu_cfg_t cfg);
@@ -208,16 +293,52 @@ package iommu_pkg;
   localparam iommu_cfg_t CfgMsiFlat = with_msi_flat(CfgBase);
 
   /// The least that translates: Sv39 alone, interrupts by wire.
-  localparam iommu_cfg_t CfgMinimal = '{
-    sv39: 1'b1,
-    igs: 2'd1,
-    pas: 6'd56,
-    hpm_width: 7'd64,
-    default: '0
-  };
+  function automatic iommu_cfg_t cfg_minimal(iommu_cfg_t cfg);
+    cfg_minimal = cfg;
+    cfg_minimal.sv39 = 1'b1;
+    cfg_minimal.igs = 2'd1;
+    cfg_minimal.pas = 6'd56;
+  endfunction
+  localparam iommu_cfg_t CfgMinimal = cfg_minimal(CfgNone);
 
   /// Everything that is implemented.
-  localparam iommu_cfg_t CfgFull = '{
+  function automatic iommu_cfg_t cfg_full(iommu_cfg_t cfg);
+    cfg_full = cfg;
+    cfg_full.sv32 = 1'b1;
+    cfg_full.sv39 = 1'b1;
+    cfg_full.sv48 = 1'b1;
+    cfg_full.sv57 = 1'b1;
+    cfg_full.sv32x4 = 1'b1;
+    cfg_full.sv39x4 = 1'b1;
+    cfg_full.sv48x4 = 1'b1;
+    cfg_full.sv57x4 = 1'b1;
+    cfg_full.svrsw60t59b = 1'b1;
+    cfg_full.svpbmt = 1'b1;
+    cfg_full.msi_flat = 1'b1;
+    cfg_full.msi_mrif = 1'b1;
+    cfg_full.amo_mrif = 1'b1;
+    cfg_full.amo_hwad = 1'b1;
+    cfg_full.ats = 1'b1;
+    cfg_full.t2gpa = 1'b1;
+    cfg_full.big_endian = 1'b1;
+    cfg_full.hpm = 1'b1;
+    cfg_full.dbg = 1'b1;
+    cfg_full.pd8 = 1'b1;
+    cfg_full.pd17 = 1'b1;
+    cfg_full.pd20 = 1'b1;
+    cfg_full.qosid = 1'b1;
+    cfg_full.nl = 1'b1;
+    cfg_full.s = 1'b1;
+    cfg_full.igs = 2'd2;
+    cfg_full.pas = 6'd56;
+    cfg_full.gxl_writable = 1'b1;
+    cfg_full.mrif_big_endian = 1'b1;
+  endfunction
+  localparam iommu_cfg_t CfgFull = cfg_full(CfgNone);
+
+  /// The same but for END, in a smaller address space, with each choice made the other way where there is
+  /// something to choose.
+  localparam iommu_cfg_t CfgOther = '{
     sv32: 1'b1,
     sv39: 1'b1,
     sv48: 1'b1,
@@ -226,32 +347,47 @@ package iommu_pkg;
     svpbmt: 1'b1,
     sv32x4: 1'b1,
     sv39x4: 1'b1,
-    sv48x4: 1'b1,
-    sv57x4: 1'b1,
     amo_mrif: 1'b1,
     msi_flat: 1'b1,
     msi_mrif: 1'b1,
     amo_hwad: 1'b1,
     ats: 1'b1,
     t2gpa: 1'b1,
-    big_endian: 1'b1,
-    igs: 2'd2,
+    igs: 2'd0,
     hpm: 1'b1,
     dbg: 1'b1,
-    pas: 6'd56,
+    pas: 6'd44,
     pd8: 1'b1,
     pd17: 1'b1,
-    pd20: 1'b1,
     qosid: 1'b1,
     nl: 1'b1,
     s: 1'b1,
-    gxl: 1'b1,
-    rcid_width: 4'd12,
-    mcid_width: 4'd12,
-    hpm_counters: 5'd8,
-    hpm_width: 7'd64,
+    completer_abort: {12'd263, 12'd257},
+    pdt_offset_in_iotval2: 1'b1,
+    wide_address: WideMisconfigured,
+    msi_needs_second_stage: 1'b1,
+    wide_msi_mask: MsiMaskMisconfigured,
+    qos_id_bits: {4'd5, 4'd7},
+    execute_needs_read: 1'b1,
+    ats_clean_page: CleanNoAccess,
+    ats_access_by_request: 1'b1,
+    bare_size_log2: 6'd12,
+    cxl_io_for_pma: 1'b1,
+    walk_events: WalkEventsPerEntry,
+    reset_mode_bare: 1'b1,
+    ddt_levels: 2'd2,
+    fixed_big_endian: 1'b1,
+    queue_log2_max: 6'd9,
+    interrupt_vectors_log2: 3'd1,
+    event_counters: 5'd3,
+    counter_bits: 7'd40,
     default: '0
   };
+
+  /// fctl.BE, or DC.tc.SBE, as it is in effect: without END there is one byte order.
+  function automatic logic big_endian(iommu_cfg_t cfg, logic bit_value);
+    return cfg.big_endian ? bit_value : cfg.fixed_big_endian;
+  endfunction
 
   /// The `capabilities` register of a configuration (IOMMU §5.3).
   function automatic logic [63:0] capabilities(iommu_cfg_t c);

@@ -5,7 +5,10 @@
 module iommu_pq
   import iommu_pkg::*;
   import iommu_int_pkg::*;
-(
+#(
+    /// Capabilities.
+    parameter iommu_cfg_t Cfg = CfgBase
+) (
     /// Clock.
     input logic clk_i,
     /// Reset, active low.
@@ -104,9 +107,9 @@ module iommu_pq
     end else begin
       if (reg_no_i == RegPqb) begin
         if (wr_lo_i) begin
-          cfg_q.log2sz_m1 <= wdata_i[4:0];
+          cfg_q.log2sz_m1 <= queue_size(Cfg, wdata_i[4:0]);
           cfg_q.ppn[21:0] <= wdata_i[31:10];
-          cfg_q.index <= cfg_q.index & queue_mask(wdata_i[4:0]);
+          cfg_q.index <= cfg_q.index & queue_mask(queue_size(Cfg, wdata_i[4:0]));
         end
         if (wr_hi_i) cfg_q.ppn[43:22] <= wdata_i[53:32];
       end

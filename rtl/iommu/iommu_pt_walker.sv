@@ -203,7 +203,7 @@ module iommu_pt_walker
 
   // Each ends in the same page fault, so that their order is not visible; but no entry is updated
   // that has any of these faults.
-  logic malformed, pointer, pointer_bad, leaf_bad, denied, reserved;
+  logic malformed, pointer, pointer_bad, leaf_bad, denied, clean, reserved;
   logic [51:0] offset_mask;
   assign offset_mask = page_mask(leaf.size);
   assign reserved = Cfg.svrsw60t59b ? pte.rsvd[4:0] != '0 : pte.rsvd != '0;
@@ -214,7 +214,12 @@ module iommu_pt_walker
   assign pointer_bad = level_q == 3'd0 || pte.a || pte.d || pte.u || pte.n || pte.pbmt != 2'd0;
   // A translation request demands no permission, it asks for them.
   assign denied = !acc_q.probe &&
-                  (acc_q.exec ? !pte.x : acc_q.write ? !pte.w : !pte.r);
+                  (acc_q.exec ? !pte.x || (Cfg.execute_needs_read && !pte.r) : acc_q.write ? !pte.w : !pte.r);
+  // To be set by software.
+  assign clean = acc_q.write && !pte.d &&
+                 (!acc_q.probe ? pte.w :
+                  Cfg.ats_clean_page == CleanNoAccess ||
+                  (Cfg.ats_clean_page == CleanNoAccessIfWritable && pte.w));
   always_comb begin
     leaf_bad = !privilege_permits(pte.u, acc_q) || denied;
     if (level_q != 3'd0) begin
@@ -222,7 +227,7 @@ module iommu_pt_walker
     end else begin
       leaf_bad = leaf_bad || (pte.n && pte.ppn[3:0] != 4'b1000);  // 64 KiB is the only NAPOT size
     end
-    if (!ade_q) leaf_bad = leaf_bad || !pte.a || (set_d && !acc_q.probe);
+    if (!ade_q) leaf_bad = leaf_bad || !pte.a || clean;
   end
 
   // Tables that are held: the walk begins at the one nearest to the leaf.
@@ -373,7 +378,7 @@ module iommu_pt_walker
       page_q <= page_i;
       acc_q <= acc_i;
       ade_q <= Cfg.amo_hwad && ade_i;
-      be_q <= Cfg.big_endian && be_i;
+      be_q <= big_endian(Cfg, be_i);
       guest_q <= guest_i;
     end
     if (s2_valid_o) done_gpa_write_o <= s2_write_o;

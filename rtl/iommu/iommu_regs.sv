@@ -123,6 +123,7 @@ module iommu_regs
   localparam logic [8:0] RegQosid = 9'd78;  // low
   localparam logic [8:0] RegIcvec = 9'd95;
   // msi_cfg_tbl: doublewords 96 to 127.
+  localparam logic [4:0] Vectors = 5'd1 << Cfg.interrupt_vectors_log2;
 
   logic [8:0] reg_no;
   logic wr_lo, wr_hi;
@@ -146,7 +147,7 @@ module iommu_regs
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
-      mode_q <= DdtOff;
+      mode_q <= Cfg.reset_mode_bare ? DdtBare : DdtOff;
       {gxl_q, wsi_q, be_q} <= '0;
       {mcid_q, rcid_q} <= '0;
       ddtp_ppn_q <= '0;
@@ -164,16 +165,16 @@ module iommu_regs
         if (wr_lo) begin
           busy_q <= 1'b1;
           ddtp_ppn_q[21:0] <= wdata[31:10];
-          if (wdata[3:0] <= 4'd4) mode_q <= ddt_mode_e'(wdata[2:0]);
+          if (wdata[3:0] <= 4'd1 + 4'(Cfg.ddt_levels)) mode_q <= ddt_mode_e'(wdata[2:0]);
         end
         if (wr_hi) ddtp_ppn_q[43:22] <= wdata[53:32];
       end
 
       if (reg_no == RegCqb) begin
         if (wr_lo) begin
-          cq_q.log2sz_m1 <= wdata[4:0];
+          cq_q.log2sz_m1 <= queue_size(Cfg, wdata[4:0]);
           cq_q.ppn[21:0] <= wdata[31:10];
-          cq_q.index <= cq_q.index & queue_mask(wdata[4:0]);
+          cq_q.index <= cq_q.index & queue_mask(queue_size(Cfg, wdata[4:0]));
         end
         if (wr_hi) cq_q.ppn[43:22] <= wdata[53:32];
       end
@@ -182,19 +183,19 @@ module iommu_regs
       if (reg_no == RegFctl && wr_lo) begin
         be_q <= Cfg.big_endian && wdata[0];
         wsi_q <= Cfg.igs == 2'd2 && wdata[1];
-        gxl_q <= Cfg.gxl && wdata[2];
+        gxl_q <= Cfg.gxl_writable && wdata[2];
       end
 
       if (Cfg.qosid && reg_no == RegQosid && wr_lo) begin
-        rcid_q <= wdata[11:0] & 12'((13'd1 << Cfg.rcid_width) - 13'd1);
-        mcid_q <= wdata[27:16] & 12'((13'd1 << Cfg.mcid_width) - 13'd1);
+        rcid_q <= wdata[11:0] & 12'((13'd1 << Cfg.qos_id_bits[0]) - 13'd1);
+        mcid_q <= wdata[27:16] & 12'((13'd1 << Cfg.qos_id_bits[1]) - 13'd1);
       end
 
       if (reg_no == RegFqb) begin
         if (wr_lo) begin
-          fq_q.log2sz_m1 <= wdata[4:0];
+          fq_q.log2sz_m1 <= queue_size(Cfg, wdata[4:0]);
           fq_q.ppn[21:0] <= wdata[31:10];
-          fq_q.index <= fq_q.index & queue_mask(wdata[4:0]);
+          fq_q.index <= fq_q.index & queue_mask(queue_size(Cfg, wdata[4:0]));
         end
         if (wr_hi) fq_q.ppn[43:22] <= wdata[53:32];
       end
@@ -202,10 +203,10 @@ module iommu_regs
 
       if (reg_no == RegCsr && wr_lo) {cie_q, cq_q.en} <= wdata[1:0];
       if (reg_no == RegCsr && wr_hi) {fie_q, fq_q.en} <= wdata[33:32];
-      if (reg_no == RegIcvec && wr_lo) icvec_q <= wdata[15:0];
+      if (reg_no == RegIcvec && wr_lo) icvec_q <= wdata[15:0] & {4{Vectors[3:0] - 4'd1}};
 
       // Without messages the table is hardwired to 0 (IOMMU §5.29).
-      if (reg_no[8:5] == 4'd3 && Cfg.igs != 2'd1) begin
+      if (reg_no[8:5] == 4'd3 && Cfg.igs != 2'd1 && 5'(msi_row) < Vectors) begin
         if (!reg_no[0]) begin
           if (wr_lo) msi_q[msi_row].addr[31:2] <= wdata[31:2];
           if (wr_hi) msi_q[msi_row].addr[55:32] <= wdata[55:32];
@@ -233,14 +234,15 @@ module iommu_regs
                   fie_q, fq_q.en};
 
   // capabilities.IGS: 0 messages, 1 wires, 2 both.
-  logic wsi;
+  logic wsi, be;
+  assign be = big_endian(Cfg, be_q);
   assign wsi = Cfg.igs == 2'd1 || wsi_q;
 
   logic [63:0] rdata;
   always_comb begin
     unique case (reg_no)
       RegCaps:  rdata = capabilities(Cfg);
-      RegFctl:  rdata = {61'd0, gxl_q, wsi, be_q};
+      RegFctl:  rdata = {61'd0, gxl_q, wsi, be};
       RegDdtp:  rdata = {10'd0, ddtp_ppn_q, 5'd0, busy_q, 1'b0, mode_q};
       RegCqb:   rdata = {10'd0, cq_q.ppn, 5'd0, cq_q.log2sz_m1};
       RegCqht:  rdata = {cq_q.index, cq_head_i};
@@ -272,7 +274,7 @@ module iommu_regs
   assign ext_wdata_o = wdata;
   assign rcid_o = rcid_q;
   assign mcid_o = mcid_q;
-  assign be_o = be_q;
+  assign be_o = be;
   assign gxl_o = gxl_q;
   assign wsi_o = wsi;
   assign ddtp_mode_o = mode_q;

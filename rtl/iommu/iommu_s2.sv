@@ -69,8 +69,7 @@ module iommu_s2
     {flat.r, flat.w, flat.x, flat.u} = '1;
     flat.ppn = page_i[43:0];
     bare.leaf = flat;
-    // Beyond capabilities.PAS there is no physical address: the PMA check fails.
-    bare.result = page_i[51:44] == '0 ? WkOk : WkAccess;
+    bare.result = WkOk;
   end
 
   if (Exists) begin : gen_s2
@@ -95,7 +94,7 @@ module iommu_s2
     end
 
     // As in the first stage a fault is only ever found in memory.
-    assign permitted = hit && leaf_permits(tlb_leaf, acc);
+    assign permitted = hit && leaf_permits(Cfg, tlb_leaf, acc);
     assign start = valid_i && !is_bare && !too_wide && !permitted && !walking_q;
     assign walk_o = start;
     assign fill = walking_q && done && result == WkOk && may_fill_i;
@@ -193,6 +192,6 @@ module iommu_s2
   end
 
   logic unused;
-  assign unused = ^{clk_i, rst_ni, dc_i, be_i, acc_i, may_fill_i, inval_valid_i, inval_i, mem_ready_i,
+  assign unused = ^{clk_i, rst_ni, dc_i, be_i, page_i, acc_i, may_fill_i, inval_valid_i, inval_i, mem_ready_i,
                     mem_rsp_valid_i, mem_rsp_error_i, mem_rsp_poison_i, mem_rsp_pte_i};
 endmodule

@@ -135,6 +135,8 @@ module iommu_xlate
   leaf_t s1w_leaf;
   msi_t msiw_msi;
   logic [43:0] pdtw_page, pdtw_s2_page, s1w_s2_page;
+  logic [11:3] pdtw_offset;
+  logic [3:0] load;
   logic [55:2] s1w_gpa;
   logic s1w_gpa_write;
 
@@ -193,6 +195,7 @@ module iommu_xlate
       .pdtw_done_i        (pdtw_done),
       .pdtw_cause_i       (pdtw_cause),
       .pdtw_page_i        (pdtw_page),
+      .pdtw_offset_i      (pdtw_offset),
       .pdtw_pc_i          (pdtw_pc),
       .s1w_start_o        (s1w_start),
       .s1w_done_i         (s1w_done),
@@ -209,12 +212,17 @@ module iommu_xlate
       .s2_done_i          (s2_done),
       .s2_rsp_i           (s2_rsp),
       .s2_walk_i          (s2_walk),
+      .load_i             (load),
       .fault_valid_o      (front_fault_valid),
       .fault_ready_i      (front_fault_ready),
       .fault_o            (front_fault),
       .event_o
   );
   assign dbg_rsp_o = tr_rsp_o;
+  // Clients 0 to 3 are the walkers in the order of their events.
+  for (genvar i = 0; i < 4; i++) begin : gen_load
+    assign load[i] = mem_valid_o[i] && mem_ready_i[i] && mem_req[i].op == MemRead;
+  end
 
   iommu_directory #(
       .Cfg        (Cfg),
@@ -242,6 +250,7 @@ module iommu_xlate
       .pdtw_done_o        (pdtw_done),
       .pdtw_cause_o       (pdtw_cause),
       .pdtw_page_o        (pdtw_page),
+      .pdtw_offset_o      (pdtw_offset),
       .pdtw_pc_o          (pdtw_pc),
       .s2_valid_o         (pdtw_s2_valid),
       .s2_page_o          (pdtw_s2_page),
@@ -362,7 +371,7 @@ module iommu_xlate
       .root_ppn_i      (ctx.dc.msi_ppn),
       .mask_i          (ctx.dc.msi_mask),
       .page_i          (page),
-      .ttyp_i          (ctx.req.ttyp),
+      .req_i           (ctx.req),
       .be_i,
       .done_valid_o    (msiw_done),
       .done_cause_o    (msiw_cause),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-/// Four IOMMUs behind one set of ports, for the block tests: one with base-format device contexts, one
-/// with extended-format ones (capabilities.MSI_FLAT), one with everything, one with the least. A strap
-/// chooses; the others have no clock.
+/// Five IOMMUs behind one set of ports, for the block tests: one with base-format device contexts, one
+/// with extended-format ones (capabilities.MSI_FLAT), one with everything, one with the least, one with
+/// the other choices. A strap chooses; the others have no clock.
 module iommu_formats
   import iommu_pkg::*;
 (
@@ -10,8 +10,8 @@ module iommu_formats
     input logic clk_i,
     /// Reset, active low.
     input logic rst_ni,
-    /// 0: base format, 1: extended format, 2: everything, 3: the least; static.
-    input logic [1:0] config_i,
+    /// 0: base format, 1: extended format, 2: everything, 3: the least, 4: the other choices; static.
+    input logic [2:0] config_i,
 
     /// Translation request; ready/valid, stable until taken.
     input logic tr_req_valid_i,
@@ -79,8 +79,8 @@ module iommu_formats
     /// Acknowledge, one cycle.
     input logic drain_ack_i
 );
-  localparam int unsigned Num = 4;
-  localparam iommu_cfg_t [Num-1:0] Cfgs = {CfgMinimal, CfgFull, CfgMsiFlat, CfgBase};
+  localparam int unsigned Num = 5;
+  localparam iommu_cfg_t [Num-1:0] Cfgs = {CfgOther, CfgMinimal, CfgFull, CfgMsiFlat, CfgBase};
 
   logic [Num-1:0] tr_req_ready, tr_rsp_valid, mem_req_valid, reg_rsp_valid, drain_req;
   logic [Num-1:0] mrif_req_ready, mrif_done, msg_in_ready, msg_out_valid;
@@ -92,11 +92,11 @@ module iommu_formats
 
   for (genvar i = 0; i < Num; i++) begin : gen_format
     logic on, clk;
-    assign on = config_i == 2'(i);
+    assign on = config_i == 3'(i);
     assign clk = clk_i & on;
     iommu #(
         .Cfg(Cfgs[i]),
-        .WalkEntries(i == 2 ? 16 : 0),
+        .WalkEntries(i == 2 ? 16 : i == 4 ? 4 : 0),
         .AtsTimeoutCycles(8000)  // short enough to be seen
     ) i_iommu (
         .clk_i(clk),

@@ -139,6 +139,8 @@ pub enum IommuArg {
     Minimal,
     /// First stage alone, as the whole machine has it.
     Base,
+    /// Everything but big-endian tables, with the other choice wherever the specification leaves one.
+    Other,
 }
 
 impl IommuArg {
@@ -149,6 +151,7 @@ impl IommuArg {
             Self::Full => tlproof_lockstep::Config::full(),
             Self::Minimal => tlproof_lockstep::Config::minimal(),
             Self::Base => tlproof_lockstep::Config::base(),
+            Self::Other => tlproof_lockstep::Config::other(),
         }
     }
 }

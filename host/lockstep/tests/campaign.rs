@@ -37,6 +37,11 @@ fn base() {
 }
 
 #[test]
+fn other() {
+    campaign(Config::other());
+}
+
+#[test]
 fn minimal() {
     campaign(Config::minimal());
 }

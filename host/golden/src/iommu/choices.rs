@@ -134,6 +134,13 @@ pub struct Choices {
     pub counter_bits: u8,
 }
 
+impl Choices {
+    /// Bits of an IOVA that `iotval` does not hold.
+    pub(super) const fn unreported_offset(&self) -> u64 {
+        if self.iotval_page_offset { 0 } else { 0xfff }
+    }
+}
+
 impl Default for Choices {
     /// What the text recommends or says by itself, and otherwise what reports most.
     fn default() -> Self {

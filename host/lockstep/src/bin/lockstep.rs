@@ -10,13 +10,14 @@ use tlproof_sim::ports::iommu_formats::IommuFormats;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [config, requests, seed] = &args[..] else {
-        eprintln!("usage: lockstep full|minimal|base REQUESTS SEED");
+        eprintln!("usage: lockstep full|minimal|base|other REQUESTS SEED");
         return ExitCode::from(2);
     };
     let config = match config.as_str() {
         "full" => Config::full(),
         "minimal" => Config::minimal(),
         "base" => Config::base(),
+        "other" => Config::other(),
         other => {
             eprintln!("lockstep: no configuration {other}");
             return ExitCode::from(2);

@@ -28,16 +28,19 @@ mod tc {
 impl World {
     pub(super) fn build(&mut self, ram: &mut FlatMemory) {
         self.fctl = 0;
-        if self.caps.end && self.chance(30) {
-            self.fctl |= 1;
-        }
+        let big = if self.caps.end {
+            self.chance(30)
+        } else {
+            self.fixed_big_endian
+        };
+        self.fctl |= u32::from(big);
         if self.caps.igs == 1 || self.caps.igs == 2 && self.chance(40) {
             self.fctl |= 2;
         }
         if self.gxl_writable && self.chance(20) {
             self.fctl |= 4;
         }
-        let levels = self.rng.random_range(1..=3u64);
+        let levels = self.rng.random_range(1..=self.ddt_levels);
         let mode = match self.rng.random_range(0..100) {
             0..2 => 0,
             2..5 => 1,

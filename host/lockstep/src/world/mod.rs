@@ -129,6 +129,8 @@ pub struct World {
     caps: Capabilities,
     gxl_writable: bool,
     qos_bits: (u8, u8),
+    ddt_levels: u64,
+    fixed_big_endian: bool,
     /// Free memory.
     free: u64,
     /// Value for `fctl`.
@@ -166,6 +168,8 @@ impl World {
             caps,
             gxl_writable: choices.gxl_writable,
             qos_bits: choices.qos_id_bits,
+            ddt_levels: choices.ddt_levels.into(),
+            fixed_big_endian: choices.fixed_big_endian,
             free,
             fctl: 0,
             ddtp: 0,

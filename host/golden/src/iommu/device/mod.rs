@@ -147,7 +147,7 @@ impl<M: SystemMemory> Iommu<M> {
         match effect {
             MrifEffect::Fault(cause) if !response.dtf => self.record(&FaultRecord {
                 cause,
-                ..FaultRecord::of(request)
+                ..FaultRecord::of(request, &self.translator.choices)
             }),
             MrifEffect::NoticeFault(address) => self.message_fault(address),
             _ => {}
@@ -211,7 +211,7 @@ impl<M: SystemMemory> Iommu<M> {
             response.outcome = Outcome::Fault(Fault {
                 record: FaultRecord {
                     cause: 260,
-                    ..FaultRecord::of(request)
+                    ..FaultRecord::of(request, &self.translator.choices)
                 },
                 reported: !response.dtf,
                 status: super::Status::UnsupportedRequest,

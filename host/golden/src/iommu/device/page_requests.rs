@@ -2,7 +2,7 @@
 
 use super::ats::code;
 use super::{AtsMessage, Cause, FaultRecord, Iommu, OVERFLOW, PageRequest};
-use crate::iommu::{Request, SystemMemory};
+use crate::iommu::{Choices, Request, SystemMemory};
 
 /// Message code of a "Page Request" (PCIe 6.0 §10.4.1).
 const MESSAGE_CODE: u64 = 4;
@@ -89,14 +89,14 @@ impl<M: SystemMemory> Iommu<M> {
 
 impl FaultRecord {
     /// The record of a fault of `request`, with cause 0.
-    pub(super) fn of(request: &Request) -> Self {
+    pub(super) fn of(request: &Request, choices: &Choices) -> Self {
         Self {
             cause: 0,
             ttyp: request.ttyp as u8,
             device_id: request.device_id,
             process_id: request.process_id,
             privileged: request.supervisor(),
-            iotval: request.iova,
+            iotval: request.iova & !choices.unreported_offset(),
             iotval2: 0,
         }
     }

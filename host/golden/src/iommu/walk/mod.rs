@@ -266,11 +266,6 @@ impl<T: Tables> Walk<'_, T> {
             return Outcome::Completion(self.no_access(cause));
         }
         let request = self.request;
-        let offset = if self.choices.iotval_page_offset {
-            0
-        } else {
-            0xfff
-        };
         let dtf = self.dc.is_some_and(|dc| dc.dtf());
         let status = if self.probe {
             ats::status(cause, self.choices)
@@ -286,7 +281,7 @@ impl<T: Tables> Walk<'_, T> {
                 device_id: request.device_id,
                 process_id: request.process_id,
                 privileged: request.supervisor(),
-                iotval: request.iova & !offset,
+                iotval: request.iova & !self.choices.unreported_offset(),
                 iotval2,
             },
             reported: reported(cause, dtf),
