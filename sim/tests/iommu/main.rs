@@ -6,6 +6,7 @@
 mod ats;
 mod bench;
 mod campaign;
+mod choices;
 mod debug;
 mod directed;
 mod dirty;

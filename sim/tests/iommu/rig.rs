@@ -1,5 +1,5 @@
-//! The IOMMU with everything in its configuration, or the least, without the judge: what it must do
-//! stands in the tests, from the specification's text.
+//! The IOMMU with everything in its configuration, the least, or the other choices, without the judge:
+//! what it must do stands in the tests, from the specification's text.
 
 mod layout;
 mod memory;
@@ -24,6 +24,8 @@ const PATIENCE: u32 = 20_000;
 const FULL: u32 = 2;
 /// Strap of the configuration with the least.
 const MINIMAL: u32 = 3;
+/// Strap of the configuration with the other choices.
+const OTHER: u32 = 4;
 const QUEUE_LOG2: u32 = 7;
 
 pub struct Rig {
@@ -68,6 +70,11 @@ impl Rig {
     /// [`Self::new`] of the configuration with the least.
     pub fn minimal(seed: u64) -> Self {
         Self::with(seed, MINIMAL)
+    }
+
+    /// [`Self::new`] of the configuration with the other choices; its tables are big-endian.
+    pub fn other(seed: u64) -> Self {
+        Self::with(seed, OTHER)
     }
 
     fn with(seed: u64, config: u32) -> Self {

@@ -120,6 +120,7 @@ impl<T: IommuTop> Lockstep<T> {
             queue_log2: [7; 3],
             progress: Progress::default(),
         };
+        lockstep.probe()?;
         lockstep.start()?;
         Ok(lockstep)
     }
@@ -210,6 +211,33 @@ impl<T: IommuTop> Lockstep<T> {
         let ram = &mut self.iommu.memory.ram;
         self.world = World::new(seed, caps, &self.config.choices, ram, TABLES);
         self.start()
+    }
+
+    /// Out of reset: the value of every register, and what each takes of ones.
+    fn probe(&mut self) -> Result<()> {
+        self.compare_all("reset")?;
+        for mode in (0..16).rev() {
+            self.write_ddtp(u64::MAX << 10 | mode)?;
+            self.compare_register("a mode", reg::DDTP)?;
+        }
+        self.write(reg::IOCOUNTINH, 4, u32::MAX.into())?;
+        let skipped = [
+            reg::DDTP,
+            reg::DDTP + 4,
+            reg::CQCSR,
+            reg::FQCSR,
+            reg::PQCSR,
+            reg::IPSR,
+            reg::IOCOUNTINH,
+            reg::TR_REQ_CTL,
+        ];
+        for value in [u32::MAX, 0] {
+            for offset in (0..4096).step_by(4).filter(|o| !skipped.contains(o)) {
+                self.write(offset, 4, value.into())?;
+            }
+            self.compare_all("writes of ones or zeros")?;
+        }
+        Ok(())
     }
 
     /// Registers for a new machine.

@@ -500,7 +500,9 @@ impl World {
             return [0; 3];
         }
         let width = device.vm.map_or(56, |vm| self.vms[vm].stage.width());
-        let page_bits = width.min(52) - 12;
+        // At times wider than the widest guest address.
+        let known = self.caps.msi_mask_bits().count_ones();
+        let page_bits = (width.min(52) - 12).min(if self.chance(80) { known } else { 40 });
         let mut mask = 0u64;
         let files = self.rng.random_range(0..=5);
         for _ in 0..files {

@@ -133,7 +133,12 @@ impl World {
             random & 0xfff
         };
         // Interrupt identities are written at the start of a page.
-        let offset = if self.chance(10) { random & 4 } else { offset };
+        let often = if device.interrupts.is_some() { 40 } else { 5 };
+        let offset = if self.chance(often) {
+            random & 4
+        } else {
+            offset
+        };
         address & !0xfff | offset
     }
 }
