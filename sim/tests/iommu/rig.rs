@@ -20,6 +20,8 @@ pub use vm::{Context, Process, Vm, implicit, pd};
 
 /// Longer than anything may take.
 const PATIENCE: u32 = 20_000;
+/// Strap of the configuration with MSI page tables, without interrupt files in memory.
+const MSI_FLAT: u32 = 1;
 /// Strap of the configuration with everything.
 const FULL: u32 = 2;
 /// Strap of the configuration with the least.
@@ -70,6 +72,11 @@ impl Rig {
     /// [`Self::new`] of the configuration with the least.
     pub fn minimal(seed: u64) -> Self {
         Self::with(seed, MINIMAL)
+    }
+
+    /// [`Self::new`] of the configuration with MSI page tables, without interrupt files in memory.
+    pub fn msi_flat(seed: u64) -> Self {
+        Self::with(seed, MSI_FLAT)
     }
 
     /// [`Self::new`] of the configuration with the other choices; its tables are big-endian.
@@ -186,6 +193,11 @@ impl Rig {
     pub fn finish(&mut self) -> Answer {
         self.until(|rig| !rig.answers.is_empty());
         self.answers.pop_front().expect("just seen")
+    }
+
+    /// Whether the request that was begun has been answered.
+    pub fn answered(&self) -> bool {
+        !self.answers.is_empty()
     }
 
     /// Offers requests as fast as they are taken. Returns, for each, the cycles in which it was

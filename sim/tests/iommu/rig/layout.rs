@@ -8,6 +8,7 @@ pub enum Ttyp {
     UntransRx = 1,
     UntransRd = 2,
     UntransWr = 3,
+    Reserved = 4,
     TransRx = 5,
     TransRd = 6,
     TransWr = 7,
