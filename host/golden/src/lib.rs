@@ -20,3 +20,8 @@ pub use fabric::{EndpointPlace, EndpointPort, Topology};
 pub use ledger::{MemoryKind, Promise, PromiseId, RogueId, Route};
 pub use scoreboard::{Config, CpuRequest, Dest, MemRequest, Scoreboard, Translated};
 pub use violation::{Judge, Rule, Stats, Tap, TlpId, Violation};
+
+/// The program in the user's documentation is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/golden-iommu.md")]
+mod documentation {}
