@@ -132,6 +132,18 @@ impl Rig {
         (self.head, self.tail) = (0, 0);
     }
 
+    /// Writes `fctl` while nothing is on (IOMMU §5.4), then turns both queues on again, empty.
+    pub fn set_fctl(&mut self, value: u64) {
+        for register in [reg::CQCSR, reg::FQCSR] {
+            self.write(register, 4, 0);
+            while self.read(register, 4) & csr::ON != 0 {}
+        }
+        self.write(reg::FCTL, 4, value);
+        self.write(reg::CQT, 4, 0);
+        self.write(reg::FQH, 4, 0);
+        self.queues();
+    }
+
     /// A new page, zero.
     pub fn page(&mut self) -> u64 {
         self.pages(1)

@@ -2,6 +2,9 @@
 
 use crate::bench::{get, put};
 
+/// At the port in place of a process_id that is not valid: nothing may depend on it.
+const NO_PROCESS: u32 = 0xa_5a5a;
+
 /// Transaction types (IOMMU §3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ttyp {
@@ -62,7 +65,12 @@ impl Request {
         put(words, at, 5, tag);
         put(words, at + 5, 64, self.iova);
         put(words, at + 69, 1, self.privileged.into());
-        put(words, at + 70, 20, self.process_id.unwrap_or(0).into());
+        put(
+            words,
+            at + 70,
+            20,
+            self.process_id.unwrap_or(NO_PROCESS).into(),
+        );
         put(words, at + 90, 1, self.process_id.is_some().into());
         put(words, at + 91, 24, self.device_id.into());
         put(words, at + 115, 6, self.ttyp as u64);
@@ -228,7 +236,7 @@ impl Message {
                 for (i, bit) in [l, w, r, exec, privileged].into_iter().enumerate() {
                     put(words, 96 + i, 1, bit.into());
                 }
-                put(words, 101, 20, process_id.unwrap_or(0).into());
+                put(words, 101, 20, process_id.unwrap_or(NO_PROCESS).into());
                 put(words, 121, 1, process_id.is_some().into());
                 put(words, 122, 24, device_id.into());
             }
