@@ -260,8 +260,8 @@ module iommu_cq
       cqmf_q <= set_cqmf || (cqmf_q && !clear_cqmf_i && !turn_on);
       fencing_q <= fence_valid_o && !fence_done_i;
       cmd_to_q <= ats_timeout_ack_o || (cmd_to_q && !clear_cmd_to_i && !turn_on);
-      fence_w_ip_q <= (fenced && dw0_q[11]) ||
-                      (fence_w_ip_q && !clear_fence_w_ip_i && !turn_on);
+      fence_w_ip_q <= wsi_i && ((fenced && dw0_q[11]) ||
+                                (fence_w_ip_q && !clear_fence_w_ip_i && !turn_on));
       cmd_ill_q <= set_cmd_ill || (cmd_ill_q && !clear_cmd_ill_i && !turn_on);
     end
   end
@@ -278,7 +278,8 @@ module iommu_cq
   assign cqmf_o = cqmf_q && !turn_on;
   assign cmd_ill_o = cmd_ill_q && !turn_on;
   assign cmd_to_o = cmd_to_q && !turn_on;
-  assign fence_w_ip_o = fence_w_ip_q && !turn_on;
+  // Reserved without fctl.WSI.
+  assign fence_w_ip_o = fence_w_ip_q && wsi_i && !turn_on;
 
   // cqh stays on the offender while an error stands.
   assert property (@(posedge clk_i) disable iff (!rst_ni)
