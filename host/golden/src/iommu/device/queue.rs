@@ -93,6 +93,10 @@ impl Queue {
         self.csr |= error;
     }
 
+    pub fn clear(&mut self, error: u32) {
+        self.csr &= !error;
+    }
+
     /// Whether what is wrong is to raise an interrupt.
     pub const fn interrupts(&self) -> bool {
         self.csr & INTERRUPT != 0

@@ -1,7 +1,7 @@
 //! The register map (IOMMU §5). Registers are little-endian. Of an access of 8 bytes the high half
 //! comes first.
 
-use super::{Iommu, Queues};
+use super::{FENCE_INTERRUPT, Iommu, Queues};
 use crate::iommu::SystemMemory;
 
 /// Ends of ranges of registers.
@@ -81,7 +81,13 @@ impl<M: SystemMemory> Iommu<M> {
     fn write_word(&mut self, offset: u32, value: u32) {
         let caps = self.translator.capabilities;
         match offset {
-            at::FCTL => self.translator.fctl = self.legal_fctl(value),
+            at::FCTL => {
+                self.translator.fctl = self.legal_fctl(value);
+                // fence_w_ip is reserved without WSI (IOMMU §5.15).
+                if !self.uses_wires() {
+                    self.queues.commands.clear(FENCE_INTERRUPT);
+                }
+            }
             at::DDTP => {
                 let mode = value & 0xf;
                 let legal = mode <= 1 + u32::from(self.translator.choices.ddt_levels.clamp(1, 3));
