@@ -3,13 +3,17 @@
 mod ats;
 mod commands;
 mod control;
+mod counters;
 mod device_contexts;
+mod events;
 mod extensions;
 mod fault_queue;
 mod general;
 mod interrupt_files;
+mod interrupts;
 mod page_requests;
 mod page_tables;
 mod process_contexts;
+mod queue;
 mod registers;
 mod walks;
