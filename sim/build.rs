@@ -9,6 +9,8 @@ use verilator::{Job, Verilator};
 
 /// Top modules that become models: the whole machine, and the blocks with tests of their own.
 const TOPS: [&str; 4] = ["sim_top", "iommu_formats", "pcie_switch", "endpoint"];
+/// The IOMMU of another make, in `tests/standin`: the name of its model.
+const STAND_IN: &str = "iommu_standin";
 
 fn main() -> ExitCode {
     match build() {
@@ -31,21 +33,71 @@ fn is_cold(source: &Path) -> bool {
         .any(|part| name.contains(part))
 }
 
+/// Trees of the same layout, one over the other: a file is the first one of its name.
+struct Layers<'a>(Vec<&'a Path>);
+
+impl Layers<'_> {
+    fn find(&self, name: &str) -> Result<PathBuf, Box<dyn Error>> {
+        let mut found = self.0.iter().map(|tree| tree.join(name));
+        let found = found.find(|path| path.is_file());
+        let trees: Vec<_> = self.0.iter().map(|t| t.display().to_string()).collect();
+        found.ok_or_else(|| format!("there is no {name} in {}", trees.join(", ")).into())
+    }
+
+    /// Writes the list of files with their places, relative to the last tree. Options and comments
+    /// stay as they are.
+    fn resolve(&self, list: &str, to: &Path) -> Result<(), Box<dyn Error>> {
+        let path = self.find(list)?;
+        let text = fs::read_to_string(&path)?;
+        let mut lines = String::new();
+        for line in text.lines().map(str::trim).filter(|l| !l.is_empty()) {
+            if line.starts_with(['+', '-', '/']) {
+                lines += line;
+            } else {
+                let file = self
+                    .find(line)
+                    .map_err(|e| format!("{}: {e}", path.display()))?;
+                let last = self.0.last().and_then(|tree| file.strip_prefix(tree).ok());
+                lines += &last.unwrap_or(&file).display().to_string();
+            }
+            lines.push('\n');
+        }
+        fs::write(to, lines)?;
+        Ok(())
+    }
+}
+
 fn build() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    // Other RTL than that of the workspace, and fewer models: for defects put in on purpose.
-    let other = env::var_os("TLPROOF_ROOT").map(PathBuf::from);
-    let root = match &other {
-        Some(other) => other,
-        None => here
-            .parent()
-            .ok_or("the crate stands in the workspace root")?,
-    };
+    let workspace = here
+        .parent()
+        .ok_or("the crate stands in the workspace root")?;
+    // Other RTL over that of the workspace, and fewer models.
+    let other = env::var_os("TLPROOF_ROOT").map(|tree| workspace.join(tree));
+    if let Some(other) = other.as_ref().filter(|tree| !tree.join("rtl").is_dir()) {
+        return Err(format!(
+            "TLPROOF_ROOT: there is no folder rtl in {}",
+            other.display()
+        )
+        .into());
+    }
+    let stand_in = here.join("tests/standin");
+    let layers = Layers(
+        other
+            .iter()
+            .map(PathBuf::as_path)
+            .chain([workspace])
+            .collect(),
+    );
+    let stand_in_layers = Layers(vec![&stand_in, workspace]);
     let only = env::var("TLPROOF_TOPS").unwrap_or_default();
-    let tops: Vec<&str> = TOPS
+    // Name, top module and sources of each model.
+    let models: Vec<(&str, &str, &Layers<'_>)> = TOPS
         .into_iter()
-        .filter(|top| only.is_empty() || only.split(',').any(|name| name == *top))
+        .map(|top| (top, top, &layers))
+        .chain([(STAND_IN, "iommu", &stand_in_layers)])
+        .filter(|model| only.is_empty() || only.split(',').any(|name| name == model.0))
         .collect();
     for name in [
         "VERILATOR_BIN",
@@ -59,7 +111,9 @@ fn build() -> Result<(), Box<dyn Error>> {
     for path in ["build.rs", "glue.rs", "verilator.rs", "src/lib.rs", "cpp"] {
         println!("cargo::rerun-if-changed={path}");
     }
-    println!("cargo::rerun-if-changed={}", root.join("rtl").display());
+    for tree in layers.0.iter().chain(&stand_in_layers.0) {
+        println!("cargo::rerun-if-changed={}", tree.join("rtl").display());
+    }
 
     let verilator = Verilator::find().map_err(|e| e.to_string())?;
     for path in verilator.depends() {
@@ -73,22 +127,25 @@ fn build() -> Result<(), Box<dyn Error>> {
     let mut rust = String::new();
     let mut prefixes = Vec::new();
     let mut runtime_sources = Vec::new();
-    for top in tops {
-        let prefix = format!("V{top}");
+    for (name, top, layers) in models {
+        let prefix = format!("V{name}");
+        let file_list = out.join(format!("{name}.f"));
+        layers.resolve("rtl/rtl.f", &file_list)?;
+        let waivers = layers.find("rtl/lint.vlt")?;
         let job = Job {
             top,
             prefix: &prefix,
-            file_list: Path::new("rtl/rtl.f"),
-            waivers: Path::new("rtl/lint.vlt"),
-            base: root,
-            out: &out.join(top),
+            file_list: &file_list,
+            waivers: &waivers,
+            base: workspace,
+            out: &out.join(name),
         };
         verilator.translate(&job).map_err(|e| e.to_string())?;
         let ports = verilator.ports(&job).map_err(|e| e.to_string())?;
         let (model, runtime) = verilator.sources(&job).map_err(|e| e.to_string())?;
         let glue = job.out.join(format!("{prefix}_glue.cpp"));
         fs::write(&glue, glue::cpp(&prefix, &ports))?;
-        rust += &glue::rust(top, &prefix, &ports);
+        rust += &glue::rust(name, &prefix, &ports);
         let (slow, fast): (Vec<_>, Vec<_>) = model.into_iter().partition(|f| is_cold(f));
         cold.extend(slow);
         hot.extend(fast);

@@ -193,5 +193,11 @@ pub fn rust(top: &str, prefix: &str, ports: &[Port]) -> String {
         s.push_str("    }\n");
     }
     s.push_str("}\n");
+    // A model with the ports of an IOMMU can be driven as one.
+    if ports.iter().any(|p| p.name == "tr_req_i") {
+        let strap = ports.iter().any(|p| p.name == "config_i");
+        let strap = if strap { ", set_config_i" } else { "" };
+        let _ = writeln!(s, "crate::iommu::iommu_ports!({top}{strap});");
+    }
     s
 }

@@ -7,6 +7,8 @@
 
 // The build script's own module: `verilator.rs` beside it finds and runs Verilator.
 
+pub mod iommu;
+
 use std::path::Path;
 
 use cxx::UniquePtr;

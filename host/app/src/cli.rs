@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tlproof_lockstep::Config;
 use tlproof_pcie::{Direction, MemoryMap, PhysAddr, Range};
 
 use crate::dmabench;
@@ -130,32 +131,6 @@ pub enum SuiteArg {
     Iommu,
 }
 
-/// Which IOMMU the suite `iommu` tests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum IommuArg {
-    /// Everything that is implemented.
-    Full,
-    /// Sv39 alone, interrupts by wire.
-    Minimal,
-    /// First stage alone, as the whole machine has it.
-    Base,
-    /// Everything but big-endian tables, with the other choice wherever the specification leaves one.
-    Other,
-}
-
-impl IommuArg {
-    /// The configuration.
-    #[must_use]
-    pub fn config(self) -> tlproof_lockstep::Config {
-        match self {
-            Self::Full => tlproof_lockstep::Config::full(),
-            Self::Minimal => tlproof_lockstep::Config::minimal(),
-            Self::Base => tlproof_lockstep::Config::base(),
-            Self::Other => tlproof_lockstep::Config::other(),
-        }
-    }
-}
-
 /// `tlproof run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
@@ -165,9 +140,9 @@ pub struct RunArgs {
     /// Suite iommu: translation requests.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub requests: u64,
-    /// Suite iommu: which IOMMU.
-    #[arg(long, value_enum, default_value = "full")]
-    pub config: IommuArg,
+    /// Suite iommu: which IOMMU: full, minimal, base, other, or a capability file (docs/own-iommu.md).
+    #[arg(long, default_value = "full", value_parser = Config::load, value_name = "NAME|FILE.toml")]
+    pub config: Config,
     /// Seed: the same seed gives the same TLPs and the same result files.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

@@ -598,7 +598,7 @@ fn machine_options(args: &MachineArgs) -> String {
 fn run_campaign(args: &RunArgs) -> Result<bool, Error> {
     if args.suite == SuiteArg::Iommu {
         return iommu_suite::run(&iommu_suite::Options {
-            config: args.config.config(),
+            config: args.config.clone(),
             requests: args.requests,
             seed: args.seed,
             out: args.common.out.clone(),

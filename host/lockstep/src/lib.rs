@@ -8,9 +8,9 @@ pub mod coverage;
 pub mod layout;
 pub mod lockstep;
 pub mod memory;
-pub mod ports;
 pub mod world;
 
-pub use config::Config;
+pub use config::{Config, ConfigError};
 pub use coverage::Coverage;
 pub use lockstep::{Failure, Lockstep, Progress};
+pub use tlproof_sim::iommu as ports;

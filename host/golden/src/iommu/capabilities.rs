@@ -1,5 +1,9 @@
 //! The `capabilities` register, decoded (IOMMU §5.3).
 
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+
 /// What an IOMMU implements, decoded from the value of its `capabilities` register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(
@@ -65,7 +69,51 @@ pub struct Capabilities {
     pub s: bool,
 }
 
+/// A field of the register: its name in small letters, its lowest bit, its width.
+type RegisterField = (&'static str, u32, u32);
+
 impl Capabilities {
+    /// The fields of the register.
+    pub const FIELDS: [RegisterField; 29] = [
+        ("version", 0, 8),
+        ("sv32", 8, 1),
+        ("sv39", 9, 1),
+        ("sv48", 10, 1),
+        ("sv57", 11, 1),
+        ("svrsw60t59b", 14, 1),
+        ("svpbmt", 15, 1),
+        ("sv32x4", 16, 1),
+        ("sv39x4", 17, 1),
+        ("sv48x4", 18, 1),
+        ("sv57x4", 19, 1),
+        ("amo_mrif", 21, 1),
+        ("msi_flat", 22, 1),
+        ("msi_mrif", 23, 1),
+        ("amo_hwad", 24, 1),
+        ("ats", 25, 1),
+        ("t2gpa", 26, 1),
+        ("end", 27, 1),
+        ("igs", 28, 2),
+        ("hpm", 30, 1),
+        ("dbg", 31, 1),
+        ("pas", 32, 6),
+        ("pd8", 38, 1),
+        ("pd17", 39, 1),
+        ("pd20", 40, 1),
+        ("qosid", 41, 1),
+        ("nl", 42, 1),
+        ("s", 43, 1),
+        ("custom", 56, 8),
+    ];
+
+    /// Names and values of the fields.
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let bits = self.bits;
+        let value =
+            move |(name, low, width): RegisterField| (name, bits >> low & ((1 << width) - 1));
+        Self::FIELDS.into_iter().map(value)
+    }
+
     /// Decodes the register.
     #[must_use]
     pub const fn decode(bits: u64) -> Self {
@@ -152,5 +200,64 @@ impl Capabilities {
     #[must_use]
     pub const fn addressable(&self, addr: u64) -> bool {
         self.pas >= 64 || addr >> self.pas == 0
+    }
+}
+
+/// From a map of the register's fields: those of one bit are booleans, the others numbers. `version` is
+/// 1.0 if it is not there, all others 0.
+impl<'de> Deserialize<'de> for Capabilities {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(Fields)
+    }
+}
+
+struct Fields;
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Capabilities;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("fields of the capabilities register")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Capabilities, A::Error> {
+        let mut bits = 0x10;
+        while let Some(Key((name, low, width))) = map.next_key()? {
+            let largest = (1 << width) - 1;
+            let value = if width == 1 {
+                map.next_value::<bool>()?.into()
+            } else {
+                map.next_value::<u64>()?
+            };
+            if value > largest {
+                let text = format!("{name} = {value}: it has {width} bits, at most {largest}");
+                return Err(de::Error::custom(text));
+            }
+            bits = bits & !(largest << low) | value << low;
+        }
+        Ok(Capabilities::decode(bits))
+    }
+}
+
+/// The name of a field.
+struct Key(RegisterField);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        const NAMES: [&str; Capabilities::FIELDS.len()] = {
+            let mut names = [""; Capabilities::FIELDS.len()];
+            let mut i = 0;
+            while i < names.len() {
+                names[i] = Capabilities::FIELDS[i].0;
+                i += 1;
+            }
+            names
+        };
+        let key = String::deserialize(from)?;
+        let mut fields = Capabilities::FIELDS.into_iter();
+        let field = fields.find(|field| field.0 == key);
+        field
+            .map(Self)
+            .ok_or_else(|| de::Error::unknown_field(&key, &NAMES))
     }
 }

@@ -2,8 +2,11 @@
 
 use std::ops::RangeInclusive;
 
+use serde::{Deserialize, Deserializer};
+
 /// What becomes of an address in a device directory that is wider than `capabilities.PAS`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WideAddress {
     /// The access that uses it faults.
     AccessFault,
@@ -13,7 +16,8 @@ pub enum WideAddress {
 
 /// What becomes of bits of `msi_addr_mask` and `msi_addr_pattern` beyond the widest guest address
 /// that any supported second stage knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WideMsiMask {
     /// They are reserved: the device context is misconfigured.
     Misconfigured,
@@ -26,7 +30,8 @@ pub enum WideMsiMask {
 /// What an ATS translation request without No Write gets from a page whose D bit is 0 where hardware
 /// does not set it. IOMMU §2.6 denies single permissions; §2.1.3.1 makes a store to such a page a
 /// fault, which denies all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CleanPage {
     /// No access, even if the page may not be written.
     NoAccess,
@@ -37,7 +42,8 @@ pub enum CleanPage {
 }
 
 /// What events 5 to 8 of the performance monitor count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WalkEvents {
     /// One for each entry that is loaded.
     PerEntry,
@@ -47,7 +53,8 @@ pub enum WalkEvents {
 
 /// The choices that the specification leaves to an implementation, each with the paragraph that
 /// allows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "one field per independent choice"
@@ -56,6 +63,7 @@ pub struct Choices {
     /// Causes that the bridge answers with CA; it answers all others with UR. IOMMU §7.3
     /// ("Aborting transactions") leaves the status to the bridge, and §7.4 calls CA appropriate
     /// for what detected corruption. ATS translation requests follow IOMMU §2.6 instead.
+    #[serde(deserialize_with = "first_and_last")]
     pub completer_abort: RangeInclusive<u16>,
     /// Whether `iotval` holds the offset in the page; the note in IOMMU §3.2 on partitioned IOVAs
     /// allows 0 in its place.
@@ -132,6 +140,11 @@ pub struct Choices {
     pub event_counters: u8,
     /// Bits of each event counter and of the cycle counter, 32 to 64 and 32 to 63.
     pub counter_bits: u8,
+}
+
+/// A range as a list of both ends.
+fn first_and_last<'de, D: Deserializer<'de>>(from: D) -> Result<RangeInclusive<u16>, D::Error> {
+    <[u16; 2]>::deserialize(from).map(|[first, last]| first..=last)
 }
 
 impl Choices {

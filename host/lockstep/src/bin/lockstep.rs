@@ -1,6 +1,6 @@
 //! `lockstep CONFIG REQUESTS SEED`: a campaign of one shard. Exit status 0 if both sides agree, 1 if
-//! not, 2 for bad usage. `tlproof run --suite iommu` is the tool for users; this one is built with
-//! other RTL.
+//! not, 2 for bad usage. `tlproof run --suite iommu` is the tool for users; this one needs no model but
+//! `iommu_formats`.
 
 use std::process::ExitCode;
 
@@ -10,16 +10,13 @@ use tlproof_sim::ports::iommu_formats::IommuFormats;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [config, requests, seed] = &args[..] else {
-        eprintln!("usage: lockstep full|minimal|base|other REQUESTS SEED");
+        eprintln!("usage: lockstep full|minimal|base|other|FILE.toml REQUESTS SEED");
         return ExitCode::from(2);
     };
-    let config = match config.as_str() {
-        "full" => Config::full(),
-        "minimal" => Config::minimal(),
-        "base" => Config::base(),
-        "other" => Config::other(),
-        other => {
-            eprintln!("lockstep: no configuration {other}");
+    let config = match Config::load(config) {
+        Ok(config) => config,
+        Err(e) => {
+            eprintln!("lockstep: {e}");
             return ExitCode::from(2);
         }
     };

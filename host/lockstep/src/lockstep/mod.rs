@@ -5,10 +5,10 @@ mod steps;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tlproof_golden::iommu::{Capabilities, Iommu, offset as reg};
+use tlproof_golden::iommu::{Iommu, offset as reg};
 
 use crate::bench::{Bench, BenchError, Timing};
-use crate::config::Config;
+use crate::config::{Config, disagreements};
 use crate::coverage::Coverage;
 use crate::memory::{BASE, MESSAGES, SystemRam};
 use crate::ports::IommuTop;
@@ -34,6 +34,14 @@ pub enum Failure {
         machine: u64,
         /// Why.
         error: BenchError,
+    },
+    /// The register `capabilities` is not what the capability file says.
+    #[error("the capability file {file} and the RTL disagree: {}", fields.join("; "))]
+    Capabilities {
+        /// Name of the configuration.
+        file: String,
+        /// The fields.
+        fields: Vec<String>,
     },
     /// The two sides differ.
     #[error("machine {machine}: {what}")]
@@ -105,8 +113,15 @@ impl<T: IommuTop> Lockstep<T> {
             error,
         };
         let mut bench = Bench::new(config.strap, seed).map_err(failure)?;
-        let capabilities = bench.read(reg::CAPABILITIES, 8).map_err(failure)?;
-        let caps = Capabilities::decode(capabilities);
+        let register = bench.read(reg::CAPABILITIES, 8).map_err(failure)?;
+        let caps = config.capabilities;
+        let fields = disagreements(&caps, register);
+        if !fields.is_empty() {
+            return Err(Failure::Capabilities {
+                file: config.name,
+                fields,
+            });
+        }
         let mut iommu = Iommu::new(caps, config.choices.clone(), SystemRam::default());
         let world = World::new(seed, caps, &config.choices, &mut iommu.memory.ram, TABLES);
         let mut lockstep = Self {
@@ -271,7 +286,8 @@ impl<T: IommuTop> Lockstep<T> {
         {
             // At most a page of faults; the queue of page requests is often full.
             let largest = if register == reg::PQB { 3 } else { 7 };
-            let log2 = self.rng.random_range(2..=largest);
+            let largest = largest.min(self.config.choices.queue_log2_max.into());
+            let log2 = self.rng.random_range(2.min(largest)..=largest);
             self.queue_log2[i] = log2;
             self.write(register, 8, base >> 12 << 10 | u64::from(log2 - 1))?;
         }

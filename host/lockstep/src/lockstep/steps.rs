@@ -229,7 +229,7 @@ impl<T: IommuTop> Lockstep<T> {
         }
         let count = self
             .rng
-            .random_range(1..=3.min((1 << self.queue_log2[0]) - 2));
+            .random_range(1..=((1 << self.queue_log2[0]) - 2).clamp(1, 3));
         let mut commands = Vec::new();
         let mut invalidated = Vec::new();
         for _ in 0..count {
@@ -258,8 +258,9 @@ impl<T: IommuTop> Lockstep<T> {
         let fence = self.fence();
         self.hand_over(&[fence])?;
         self.checkpoint("a fence behind ATS commands")?;
-        if self.chance(3) {
-            let run = self.bench.run(self.config.ats_timeout);
+        let timeout = self.config.ats_timeout;
+        if let Some(cycles) = timeout.filter(|_| self.chance(3)) {
+            let run = self.bench.run(cycles);
             self.dut(run)?;
             self.iommu.expire_invalidations();
         } else {

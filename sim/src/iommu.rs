@@ -1,6 +1,6 @@
-//! The port list of an IOMMU as the bench drives it: `docs/rtl-ports.md`.
+//! The port list of an IOMMU: `docs/rtl-ports.md`. Every model that has these ports is an [`IommuTop`].
 
-use tlproof_sim::Top;
+use crate::Top;
 
 /// Inputs, by the names of the ports.
 pub trait Inputs {
@@ -63,10 +63,10 @@ pub trait IommuTop: Top<In: Inputs, Out: Outputs> {}
 
 impl<T: Top<In: Inputs, Out: Outputs>> IommuTop for T {}
 
-/// Implements [`Inputs`] and [`Outputs`] for a model in [`tlproof_sim::ports`].
+/// Implements [`Inputs`] and [`Outputs`] for a model in [`crate::ports`]; the build script names them.
 macro_rules! iommu_ports {
     ($module:ident $(, $config:ident)?) => {
-        impl Inputs for tlproof_sim::ports::$module::In {
+        impl $crate::iommu::Inputs for $crate::ports::$module::In {
             fn set_rst_ni(&mut self, value: bool) {
                 Self::set_rst_ni(self, value);
             }
@@ -118,7 +118,7 @@ macro_rules! iommu_ports {
             }
         }
 
-        impl Outputs for tlproof_sim::ports::$module::Out {
+        impl $crate::iommu::Outputs for $crate::ports::$module::Out {
             fn tr_req_ready_o(&self) -> bool {
                 Self::tr_req_ready_o(self)
             }
@@ -152,5 +152,4 @@ macro_rules! iommu_ports {
         }
     };
 }
-
-iommu_ports!(iommu_formats, set_config_i);
+pub(crate) use iommu_ports;
