@@ -212,6 +212,18 @@ impl Rig {
         !self.answers.is_empty()
     }
 
+    /// Does `act` while `request` is offered again and again.
+    pub fn beside<T>(&mut self, request: Request, act: impl FnOnce(&mut Self) -> T) -> T {
+        request.drive(0, self.model.input.tr_req_i());
+        self.model.input.set_tr_req_valid_i(true);
+        let result = act(self);
+        self.until(|rig| rig.model.output.tr_req_ready_o());
+        self.model.input.set_tr_req_valid_i(false);
+        self.run(500);
+        self.answers.clear();
+        result
+    }
+
     /// Offers requests as fast as they are taken. Returns, for each, the cycles in which it was
     /// taken and answered.
     pub fn stream(&mut self, requests: &[Request]) -> Vec<(u64, u64)> {

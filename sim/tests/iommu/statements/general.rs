@@ -131,25 +131,19 @@ fn busy_reads_0_when_the_process_has_ended() {
     }
 }
 
-/// The device asks without a gap, for what is held and for what is walked.
+/// The device asks without a gap, for what is held, and for what faults and is walked each time.
 #[test]
 fn a_debug_request_ends_beside_requests_of_devices() {
-    let mut s = Setup::new(0);
-    let pages: Vec<u64> = (1..100).map(|i| IOVA + 0x8_0000 + (i << 12)).collect();
-    for &page in &pages {
-        s.vm.map_first(&mut s.rig, page, 0, pte::at(GPA, ALL));
-    }
-    let held = vec![read(pages[0]); 600];
-    let walked = pages.into_iter().map(read).collect();
-    for requests in [held, walked] {
-        s.rig.forget();
-        s.rig.translate(requests[0]);
-        go(&mut s.rig, IOVA);
-        s.rig.stream(&requests);
-        assert!(!busy(&mut s.rig));
-        assert_eq!(s.rig.read(reg::TR_RESPONSE, 8), RESPONSE);
-        // It was not held: it ended later than a translation that is.
-        assert_ne!(s.rig.accesses, []);
+    const OTHER: u64 = IOVA + 0x2000;
+    for (iova, cause) in [(IOVA, 0), (IOVA + 0x8_0000, 13)] {
+        let mut s = Setup::new(tc::DTF);
+        s.vm.map_first(&mut s.rig, OTHER, 0, pte::at(GPA, ALL));
+        assert_eq!(s.rig.ask(read(iova)).cause, cause);
+        let response = s.rig.beside(read(iova), |rig| {
+            rig.run(100);
+            debug(rig, OTHER)
+        });
+        assert_eq!(response, RESPONSE);
     }
 }
 
