@@ -138,13 +138,13 @@ fn the_page_request_queue_is_busy_until_it_is_active() {
 /// Without `cqon`, `fqon` or `pqon` the queue does nothing with what there is, with it it does.
 fn active_with_on_only(queue: Queue) {
     let mut rig = setup(false);
-    queue.stop(&mut rig);
-    assert_eq!(queue.status(&mut rig), 0);
     let before = queue.index(&mut rig);
+    queue.stop(&mut rig);
     rig.accesses.clear();
     queue.feed(&mut rig);
     assert!(!queue.accessed(&mut rig));
     assert_eq!(queue.index(&mut rig), before);
+    assert_eq!(queue.status(&mut rig), 0);
     queue.stop(&mut rig);
     queue.set(&mut rig, csr::ENABLE);
     assert_eq!(queue.status(&mut rig), ACTIVE);
