@@ -1,6 +1,8 @@
 //! One test for each statement of the specification that `docs/ledger` lists and no other test shows.
 
 mod ats;
+mod byte_order;
+mod caching;
 mod commands;
 mod control;
 mod counters;
@@ -15,5 +17,6 @@ mod page_requests;
 mod page_tables;
 mod process_contexts;
 mod queue;
+mod refused_page_requests;
 mod registers;
 mod walks;
