@@ -120,6 +120,7 @@ fn build() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", path.display());
     }
 
+    let coverage = env::var_os("CARGO_FEATURE_COVERAGE").is_some();
     let mut cc = cxx_build::bridge("src/lib.rs");
     let mut includes = Vec::new();
     let mut hot = Vec::new();
@@ -139,6 +140,7 @@ fn build() -> Result<(), Box<dyn Error>> {
             waivers: &waivers,
             base: workspace,
             out: &out.join(name),
+            coverage,
         };
         verilator.translate(&job).map_err(|e| e.to_string())?;
         let ports = verilator.ports(&job).map_err(|e| e.to_string())?;
@@ -174,7 +176,7 @@ fn build() -> Result<(), Box<dyn Error>> {
     let configure = |cc: &mut cc::Build, level| {
         for (name, value) in [
             ("VERILATOR", "1"),
-            ("VM_COVERAGE", "0"),
+            ("VM_COVERAGE", if coverage { "1" } else { "0" }),
             ("VM_SC", "0"),
             ("VM_TRACE", "1"),
             ("VM_TRACE_FST", "1"),

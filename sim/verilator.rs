@@ -68,6 +68,8 @@ pub struct Job<'a> {
     /// Directory that the paths in the file list are relative to.
     pub base: &'a Path,
     pub out: &'a Path,
+    /// Count how often each line is executed.
+    pub coverage: bool,
 }
 
 /// Direction and width of a port of the generated model.
@@ -154,6 +156,7 @@ impl Verilator {
                 "--top-module",
                 job.top,
             ])
+            .args(job.coverage.then_some("--coverage-line"))
             .args(["--prefix", job.prefix, "-Mdir"])
             .arg(job.out)
             .arg(job.waivers)

@@ -66,12 +66,11 @@ module iommu_walk_cache
 
   // Address bits below those that lead to a table of this level.
   function automatic logic [51:0] below(logic [1:0] level, logic sv32);
-    if (sv32) return page_mask(Pg4M);
     unique case (level)
-      2'd0:    return page_mask(Pg2M);
-      2'd1:    return page_mask(Pg1G);
-      2'd2:    return page_mask(Pg512G);
-      default: return page_mask(Pg256T);
+      2'd0:    below = page_mask(sv32 ? Pg4M : Pg2M);
+      2'd1:    below = page_mask(Pg1G);
+      2'd2:    below = page_mask(Pg512G);
+      default: below = page_mask(Pg256T);
     endcase
   endfunction
 

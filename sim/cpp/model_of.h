@@ -2,6 +2,7 @@
 // The interface for one Verilated class `V` with its generated port mover `P`.
 #pragma once
 
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -11,6 +12,9 @@
 #include "model.h"
 #include "verilated.h"
 #include "verilated_fst_c.h"
+#if VM_COVERAGE
+#include "verilated_cov.h"
+#endif
 
 namespace tlproof {
 
@@ -30,6 +34,13 @@ class ModelOf final : public Model {
     enter();
     if (trace_) trace_->close();
     model_->final();
+#if VM_COVERAGE
+    if (const char* directory = std::getenv("TLPROOF_COVERAGE")) {
+      const std::string name = std::to_string(reinterpret_cast<uintptr_t>(this)) + "-" +
+                               std::to_string(context_->time()) + ".dat";
+      context_->coveragep()->write((std::string(directory) + "/" + name).c_str());
+    }
+#endif
     model_.reset();
   }
 

@@ -197,7 +197,12 @@ impl<T: IommuTop> Lockstep<T> {
             word &= !0x7f;
         }
         if word & 0x7f == 2 {
+            // A store only to where nothing is.
             word &= !(1 << 10);
+            if self.chance(20) {
+                word |= 1 << 10;
+                second = 1 << self.rng.random_range(54..62);
+            }
         }
         self.hand_over(&[[word, second]])?;
         let settled = self.bench.settle();

@@ -71,6 +71,7 @@ impl World {
             rv32,
             big,
             about: None,
+            process: None,
         });
     }
 
@@ -92,8 +93,15 @@ impl World {
             big: self.big(),
             root: self.pages(4),
         };
+        // That of 0 has the same number as the host.
+        let gscid = if self.vms.is_empty() && self.chance(40) {
+            self.gscids.push(0);
+            0
+        } else {
+            self.fresh_gscid()
+        };
         let mut vm = Vm {
-            gscid: self.fresh_gscid(),
+            gscid,
             stage,
             pages: HashMap::new(),
             next_table: GUEST_TABLES,
@@ -221,7 +229,14 @@ impl World {
         } else {
             self.big()
         };
-        let pscid = self.fresh_id();
+        // Spaces of different guests, or of a guest and the host, may have one number.
+        let others = self.spaces.iter().filter(|s| s.vm != vm).map(|s| s.pscid);
+        let taken = |id: &u32| self.spaces.iter().any(|s| s.vm == vm && s.pscid == *id);
+        let others: Vec<u32> = others.filter(|id| !taken(id)).collect();
+        let pscid = match self.pick(&others) {
+            Some(id) if self.chance(50) => id,
+            _ => self.fresh_id(),
+        };
         self.spaces.push(Space {
             pscid,
             stage: Stage {
@@ -455,8 +470,12 @@ impl World {
                 attributes |= u64::from(pscid) << 12;
                 ram.set(at, native(attributes, big));
                 ram.set(at + 8, native(fsc, big));
-                self.site(Kind::ProcessAttributes, at, false, big);
-                self.site(Kind::ProcessTable, at + 8, false, big);
+                for (kind, at) in [(Kind::ProcessAttributes, at), (Kind::ProcessTable, at + 8)] {
+                    self.site(kind, at, false, big);
+                    if let Some(site) = self.sites.last_mut() {
+                        site.process = Some((device.id, id));
+                    }
+                }
                 device.processes.push(Process { id, space });
             }
         }

@@ -300,6 +300,15 @@ impl World {
             Kind::Context { device, .. } if self.chance(50) => {
                 vec![iodir(Some(self.devices[device].id))]
             }
+            Kind::ProcessAttributes | Kind::ProcessTable if self.chance(70) => {
+                let (device, process) = site.process.unwrap_or_default();
+                let device = u64::from(device) << 40 | 1 << 33;
+                if self.chance(50) {
+                    vec![[3 | device, 0]]
+                } else {
+                    vec![[3 | 1 << 7 | device | u64::from(process) << 12, 0]]
+                }
+            }
             Kind::DirectoryPointer
             | Kind::Context { .. }
             | Kind::ProcessPointer
@@ -387,15 +396,26 @@ impl World {
         let span = stage.span_log2(level);
         let width = stage.width();
         let random: u64 = self.rng.random();
-        let near = if self.chance(60) {
-            self.pick(&space.targets)
-        } else {
-            None
+        // Near another, or where another address space has something.
+        let near = match self.rng.random_range(0..10) {
+            0..5 => self.pick(&space.targets),
+            5..7 => {
+                let other = self.rng.random_range(0..self.spaces.len());
+                let targets = self.spaces[other].targets.clone();
+                self.pick(&targets)
+            }
+            _ => None,
         };
         let iova = match near {
+            Some(near) if self.chance(40) => near,
             Some(near) => near ^ random >> (64 - span.min(21) - 4).max(40),
             None if stage.rv32 => random >> 32,
             None => ((random as i64) >> (64 - width)) as u64,
+        };
+        let iova = if stage.rv32 {
+            iova & 0xffff_ffff
+        } else {
+            ((iova << (64 - width)) as i64 >> (64 - width)) as u64
         };
         let iova = iova >> span << span;
         let Some(at) = self.first_entry(ram, index, iova, level) else {
@@ -483,6 +503,11 @@ impl World {
             if level == 0 && self.chance(20) {
                 // A and D of all sixteen at once: which of them a walk sets is open.
                 leaf = leaf & !(0xf << 10) | 8 << 10 | pte::N | pte::A | pte::D;
+            }
+            if level == 0 && self.chance(3) {
+                // Contiguous ranges of other sizes are reserved.
+                let size = self.pick(&[0, 1, 2, 4, 9, 12]).unwrap_or(0);
+                leaf = leaf & !(0xf << 10) | size << 10 | pte::N;
             }
             if self.caps.svrsw60t59b && self.chance(20) {
                 leaf |= self.rng.random_range(0..4) << 59;

@@ -64,6 +64,8 @@ struct Site {
     big: bool,
     /// Of a leaf of a first stage: address space and address.
     about: Option<(usize, u64)>,
+    /// Of a process context: `device_id` and `process_id`.
+    process: Option<(u32, u32)>,
 }
 
 impl Site {
