@@ -91,6 +91,9 @@ fn build() -> Result<(), Box<dyn Error>> {
             .collect(),
     );
     let stand_in_layers = Layers(vec![&stand_in, workspace]);
+    // Straps of iommu_formats that are there, as a mask.
+    let configs = env::var("TLPROOF_CONFIGS").ok();
+    let configs = configs.map(|mask| format!("Present={mask}"));
     let only = env::var("TLPROOF_TOPS").unwrap_or_default();
     // Name, top module and sources of each model.
     let models: Vec<(&str, &str, &Layers<'_>)> = TOPS
@@ -105,6 +108,7 @@ fn build() -> Result<(), Box<dyn Error>> {
         "CXX",
         "TLPROOF_ROOT",
         "TLPROOF_TOPS",
+        "TLPROOF_CONFIGS",
     ] {
         println!("cargo::rerun-if-env-changed={name}");
     }
@@ -130,6 +134,10 @@ fn build() -> Result<(), Box<dyn Error>> {
     let mut runtime_sources = Vec::new();
     for (name, top, layers) in models {
         let prefix = format!("V{name}");
+        let parameters: Vec<&str> = match &configs {
+            Some(parameter) if top == "iommu_formats" => vec![parameter],
+            _ => Vec::new(),
+        };
         let file_list = out.join(format!("{name}.f"));
         layers.resolve("rtl/rtl.f", &file_list)?;
         let waivers = layers.find("rtl/lint.vlt")?;
@@ -140,6 +148,7 @@ fn build() -> Result<(), Box<dyn Error>> {
             waivers: &waivers,
             base: workspace,
             out: &out.join(name),
+            parameters: &parameters,
             coverage,
         };
         verilator.translate(&job).map_err(|e| e.to_string())?;

@@ -68,6 +68,8 @@ pub struct Job<'a> {
     /// Directory that the paths in the file list are relative to.
     pub base: &'a Path,
     pub out: &'a Path,
+    /// Parameters of the top module, `NAME=VALUE`.
+    pub parameters: &'a [&'a str],
     /// Count how often each line is executed.
     pub coverage: bool,
 }
@@ -156,6 +158,7 @@ impl Verilator {
                 "--top-module",
                 job.top,
             ])
+            .args(job.parameters.iter().map(|p| format!("-G{p}")))
             .args(job.coverage.then_some("--coverage-line"))
             .args(["--prefix", job.prefix, "-Mdir"])
             .arg(job.out)

@@ -5,7 +5,10 @@
 /// the other choices. A strap chooses; the others have no clock.
 module iommu_formats
   import iommu_pkg::*;
-(
+#(
+    /// Which of them there are, a bit each: fewer are built faster.
+    parameter int unsigned Present = 31
+) (
     /// Clock.
     input logic clk_i,
     /// Reset, active low.
@@ -94,44 +97,63 @@ module iommu_formats
     logic on, clk;
     assign on = config_i == 3'(i);
     assign clk = clk_i & on;
-    iommu #(
-        .Cfg(Cfgs[i]),
-        .WalkEntries(i == 2 ? 16 : i == 4 ? 4 : 0),
-        .AtsTimeoutCycles(8000)  // short enough to be seen
-    ) i_iommu (
-        .clk_i(clk),
-        .rst_ni,
-        .tr_req_valid_i(tr_req_valid_i && on),
-        .tr_req_ready_o(tr_req_ready[i]),
-        .tr_req_i,
-        .tr_rsp_valid_o(tr_rsp_valid[i]),
-        .tr_rsp_o(tr_rsp[i]),
-        .mem_req_valid_o(mem_req_valid[i]),
-        .mem_req_ready_i(mem_req_ready_i && on),
-        .mem_req_o(mem_req[i]),
-        .mem_rsp_valid_i(mem_rsp_valid_i && on),
-        .mem_rsp_i,
-        .mrif_req_valid_i(mrif_req_valid_i && on),
-        .mrif_req_ready_o(mrif_req_ready[i]),
-        .mrif_req_i,
-        .mrif_done_o(mrif_done[i]),
-        .msg_in_valid_i(msg_in_valid_i && on),
-        .msg_in_ready_o(msg_in_ready[i]),
-        .msg_in_i,
-        .msg_out_valid_o(msg_out_valid[i]),
-        .msg_out_ready_i(msg_out_ready_i && on),
-        .msg_out_o(msg_out[i]),
-        .wsi_o(wsi[i]),
-        .reg_req_valid_i(reg_req_valid_i && on),
-        .reg_req_write_i,
-        .reg_req_addr_i,
-        .reg_req_be_i,
-        .reg_req_wdata_i,
-        .reg_rsp_valid_o(reg_rsp_valid[i]),
-        .reg_rsp_rdata_o(reg_rsp_rdata[i]),
-        .drain_req_o(drain_req[i]),
-        .drain_ack_i(drain_ack_i && on)
-    );
+    if (Present[i]) begin : gen_present
+      iommu #(
+          .Cfg(Cfgs[i]),
+          .WalkEntries(i == 2 ? 16 : i == 4 ? 4 : 0),
+          .AtsTimeoutCycles(8000)  // short enough to be seen
+      ) i_iommu (
+          .clk_i(clk),
+          .rst_ni,
+          .tr_req_valid_i(tr_req_valid_i && on),
+          .tr_req_ready_o(tr_req_ready[i]),
+          .tr_req_i,
+          .tr_rsp_valid_o(tr_rsp_valid[i]),
+          .tr_rsp_o(tr_rsp[i]),
+          .mem_req_valid_o(mem_req_valid[i]),
+          .mem_req_ready_i(mem_req_ready_i && on),
+          .mem_req_o(mem_req[i]),
+          .mem_rsp_valid_i(mem_rsp_valid_i && on),
+          .mem_rsp_i,
+          .mrif_req_valid_i(mrif_req_valid_i && on),
+          .mrif_req_ready_o(mrif_req_ready[i]),
+          .mrif_req_i,
+          .mrif_done_o(mrif_done[i]),
+          .msg_in_valid_i(msg_in_valid_i && on),
+          .msg_in_ready_o(msg_in_ready[i]),
+          .msg_in_i,
+          .msg_out_valid_o(msg_out_valid[i]),
+          .msg_out_ready_i(msg_out_ready_i && on),
+          .msg_out_o(msg_out[i]),
+          .wsi_o(wsi[i]),
+          .reg_req_valid_i(reg_req_valid_i && on),
+          .reg_req_write_i,
+          .reg_req_addr_i,
+          .reg_req_be_i,
+          .reg_req_wdata_i,
+          .reg_rsp_valid_o(reg_rsp_valid[i]),
+          .reg_rsp_rdata_o(reg_rsp_rdata[i]),
+          .drain_req_o(drain_req[i]),
+          .drain_ack_i(drain_ack_i && on)
+      );
+    end else begin : gen_absent
+      assign tr_req_ready[i] = 1'b0;
+      assign tr_rsp_valid[i] = 1'b0;
+      assign tr_rsp[i] = '0;
+      assign mem_req_valid[i] = 1'b0;
+      assign mem_req[i] = '0;
+      assign mrif_req_ready[i] = 1'b0;
+      assign mrif_done[i] = 1'b0;
+      assign msg_in_ready[i] = 1'b0;
+      assign msg_out_valid[i] = 1'b0;
+      assign msg_out[i] = '0;
+      assign wsi[i] = '0;
+      assign reg_rsp_valid[i] = 1'b0;
+      assign reg_rsp_rdata[i] = '0;
+      assign drain_req[i] = 1'b0;
+      logic unused;
+      assign unused = clk;
+    end
   end
 
   assign tr_req_ready_o = tr_req_ready[config_i];

@@ -34,9 +34,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Measure mapping and unmapping as the kernel's dma_map_benchmark does, in simulated time.
     Dmabench(DmabenchArgs),
-    /// Run wrong implementations of the mapping API and say which were noticed, and by what.
-    #[cfg(feature = "mutants")]
-    Mutants(crate::mutants::Args),
+    /// Run wrong implementations and say which were noticed, and by what.
+    Mutants(MutantsArgs),
     /// Print the PCIe tree of the simulated machine after enumeration.
     Tree(TreeArgs),
 }
@@ -129,6 +128,27 @@ pub enum SuiteArg {
     Dma,
     /// The IOMMU alone, in lock-step with the golden model.
     Iommu,
+}
+
+/// `tlproof mutants`.
+#[derive(Clone, Debug, Args)]
+pub struct MutantsArgs {
+    /// Defects of the IOMMU's RTL (rtl/mutants), each built and run in lock-step with the golden model;
+    /// otherwise wrong mapping APIs and drivers, which a build with the feature `mutants` has.
+    #[arg(long)]
+    pub rtl: bool,
+    /// Only these.
+    #[arg(long, value_delimiter = ',', value_name = "M1,M2a")]
+    pub only: Vec<String>,
+    /// Random programs for each at most, before the directed workloads.
+    #[arg(long, default_value_t = 40)]
+    pub programs: u64,
+    /// With --rtl: requests within which each must be noticed.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub requests: u64,
+    /// Also write the table as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<std::path::PathBuf>,
 }
 
 /// `tlproof run`.

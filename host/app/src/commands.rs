@@ -14,7 +14,7 @@ use crate::{
     checker::Checker,
     cli::{
         CheckArgs, Cli, Command, Common, CompareArgs, DmabenchArgs, FuzzArgs, MachineArgs,
-        ProfileArg, ReplayArgs, RunArgs, SuiteArg, TreeArgs,
+        MutantsArgs, ProfileArg, ReplayArgs, RunArgs, SuiteArg, TreeArgs,
     },
     dmabench::{self, Benchmark},
     iommu_suite,
@@ -23,6 +23,7 @@ use crate::{
     recording::Recording,
     replay,
     report::{self, ResultDir, Results, Summary, TraceRow, Verdict, ViolationRow},
+    rtl_mutants,
     simulation::{self, Simulation, Waves},
     testbench::{self, Setup},
     trace,
@@ -86,16 +87,29 @@ pub fn run(cli: Cli) -> Result<bool, Error> {
         Some(Command::Fuzz(args)) => fuzz(&args),
         Some(Command::Compare(args)) => compare(&args),
         Some(Command::Dmabench(args)) => dmabench(&args),
-        #[cfg(feature = "mutants")]
-        Some(Command::Mutants(args)) => Ok(crate::mutants::command(&args)?),
+        Some(Command::Mutants(args)) => mutants(&args),
         Some(Command::Tree(args)) => tree(&args),
         Some(Command::Check(args)) => check(&args),
         None => check(&CheckArgs::default()),
     }
 }
 
+fn mutants(args: &MutantsArgs) -> Result<bool, Error> {
+    if args.rtl {
+        return rtl_mutants::command(args);
+    }
+    #[cfg(feature = "mutants")]
+    return crate::mutants::command(args);
+    #[cfg(not(feature = "mutants"))]
+    Err(Error::Usage(
+        "this program has no wrong mapping APIs in it: cargo run --release --features mutants -- \
+         mutants, or mutants --rtl for defects of the RTL"
+            .to_owned(),
+    ))
+}
+
 /// A bar on a terminal; nothing elsewhere.
-fn progress(len: u64, what: &str) -> ProgressBar {
+pub(crate) fn progress(len: u64, what: &str) -> ProgressBar {
     let bar = if std::io::stderr().is_terminal() {
         ProgressBar::new(len)
     } else {

@@ -20,6 +20,7 @@ pub mod program;
 pub mod recording;
 pub mod replay;
 pub mod report;
+pub mod rtl_mutants;
 pub mod simulation;
 mod taps;
 pub mod testbench;

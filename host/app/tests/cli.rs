@@ -320,6 +320,6 @@ fn the_normal_build_has_no_mutants() {
     let found = program.windows(name.len()).any(|w| w == name);
     assert_eq!(found, cfg!(feature = "mutants"));
     if !found {
-        refused(&["mutants"], "mutants");
+        refused(&["mutants"], "--features mutants");
     }
 }

@@ -4,7 +4,7 @@ mod peers;
 mod rules;
 mod workloads;
 
-use std::{collections::BTreeSet, io::Write, path::PathBuf};
+use std::{collections::BTreeSet, io::Write};
 
 use serde::Serialize;
 use tlproof_dma::{
@@ -13,26 +13,14 @@ use tlproof_dma::{
 };
 
 use crate::{
+    cli::MutantsArgs,
+    commands,
     program::{Failure, generate, run_on},
     testbench::{Error, Testbench},
 };
 
 /// Steps of a random program.
 const STEPS: usize = 60;
-
-/// `tlproof mutants`.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct Args {
-    /// Only these.
-    #[arg(long, value_delimiter = ',', value_name = "M1,M2a")]
-    pub only: Vec<Mutant>,
-    /// Random programs for each at most, before the directed workloads.
-    #[arg(long, default_value_t = 40)]
-    pub programs: u64,
-    /// Also write the table as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-}
 
 /// What became of a mutant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -175,15 +163,22 @@ pub fn run(only: &[Mutant], programs: u64, mut each: impl FnMut(&Row)) -> Vec<Ro
 /// Runs the subcommand; `true` when none survived that must not.
 ///
 /// # Errors
-/// Standard output or the file cannot be written.
-pub fn command(args: &Args) -> std::io::Result<bool> {
+/// A name that there is not; standard output or the file cannot be written.
+pub fn command(args: &MutantsArgs) -> Result<bool, commands::Error> {
+    let mut only = Vec::new();
+    for name in &args.only {
+        only.push(
+            name.parse::<Mutant>()
+                .map_err(|e| commands::Error::Usage(format!("--only: {e}")))?,
+        );
+    }
     let mut out = std::io::stdout();
     writeln!(
         out,
         "| mutant | what is wrong | noticed by | TLP | workload |"
     )?;
     writeln!(out, "|---|---|---|---|---|")?;
-    let rows = run(&args.only, args.programs, |row| {
+    let rows = run(&only, args.programs, |row| {
         // A closed pipe shows at the last line.
         let _ = writeln!(out, "{}", line(row));
     });
@@ -196,7 +191,8 @@ pub fn command(args: &Args) -> std::io::Result<bool> {
         rows.len()
     )?;
     if let Some(path) = &args.json {
-        serde_json::to_writer_pretty(std::fs::File::create(path)?, &rows)?;
+        let file = std::fs::File::create(path)?;
+        serde_json::to_writer_pretty(file, &rows).map_err(std::io::Error::from)?;
     }
     Ok(survived == 0)
 }

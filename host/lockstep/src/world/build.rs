@@ -390,7 +390,7 @@ impl World {
         if sxl {
             tc |= tc::SXL;
         }
-        let iohgatp = device.vm.map_or(0, |vm| {
+        let mut iohgatp = device.vm.map_or(0, |vm| {
             let vm = &self.vms[vm];
             vm.stage.mode << 60 | u64::from(vm.gscid) << 44 | vm.stage.root >> 12
         });
@@ -424,6 +424,16 @@ impl World {
             ta |= self.rng.random_range(0..1u64 << mcid) << 52;
         }
         let msi = self.interrupt_files(ram, device);
+        if self.chance(6) {
+            // The same tables may be read otherwise now: other tags.
+            tc ^= 1 << self.rng.random_range(0..12);
+            self.retagged = true;
+            ta = ta & !(0xf_ffff << 12) | u64::from(self.fresh_id()) << 12;
+            if device.vm.is_some() {
+                let gscid = u64::from(self.fresh_gscid());
+                iohgatp = iohgatp & !(0xffff << 44) | gscid << 44;
+            }
+        }
         [tc, iohgatp, ta, fsc, msi[0], msi[1], msi[2], 0]
     }
 

@@ -104,7 +104,12 @@ impl World {
     }
 
     fn random_site(&mut self) -> Option<usize> {
-        let kind = self.random_kind()?;
+        let contexts = discriminant(&Kind::Context { device: 0, word: 0 });
+        let kind = if self.chance(20) {
+            contexts
+        } else {
+            self.random_kind()?
+        };
         let mut sites = self.sites_of(kind);
         // The first word of a context has most of its rules.
         if self.chance(50) {
