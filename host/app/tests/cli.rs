@@ -52,6 +52,43 @@ fn unknown_options_and_values() {
     refused(&["replay"], "TRACE");
 }
 
+/// A capability file is read before anything runs; one that is not that of the RTL is a violation that
+/// names the field.
+#[test]
+fn capability_files() {
+    let dir = tempdir().expect("a directory");
+    let path = dir.path().join("mine.toml");
+    let file = path.to_str().expect("UTF-8");
+    let run = ["run", "--suite", "iommu", "--requests", "1", "--config"];
+    let with_config = |config| [&run[..], &[config]].concat();
+    refused(&with_config("nothing.toml"), "nothing.toml: No such file");
+    for (text, says) in [
+        (
+            "[capabilities]\npas = 56\nsv49 = true\n",
+            "unknown field `sv49`",
+        ),
+        (
+            "[capabilities]\npas = 56\nsv48 = true\n",
+            "sv48 without sv39",
+        ),
+    ] {
+        fs::write(&path, text).expect("a file");
+        refused(&with_config(file), says);
+    }
+    fs::write(&path, "[capabilities]\npas = 56\nsv39 = true\nhpm = true\n").expect("a file");
+    let out = dir.path().join("out");
+    let out = ["--out", out.to_str().expect("UTF-8")];
+    let (code, said, err) = tlproof(&[&with_config(file)[..], &out].concat());
+    assert_eq!(code, Some(1), "{said}{err}");
+    let expected = "the capability file mine and the RTL disagree: sv48 is 0 in the file, 1 in the \
+                    register";
+    assert!(said.contains(expected), "{said}");
+    assert!(
+        said.contains("hpm is 1 in the file, 0 in the register"),
+        "{said}"
+    );
+}
+
 /// The same profile twice differs nowhere; before the series a peer behind the host bridge was
 /// cacheable memory.
 #[test]
