@@ -8,6 +8,7 @@ pub mod coverage;
 pub mod layout;
 pub mod lockstep;
 pub mod memory;
+pub mod suspects;
 pub mod world;
 
 pub use config::{Config, ConfigError};

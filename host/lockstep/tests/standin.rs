@@ -65,23 +65,51 @@ fn a_file_that_claims_too_much_or_too_little_is_named() {
 
 #[test]
 fn a_choice_that_it_did_not_make_is_noticed() {
-    for (line, other) in [
-        ("wide_pass_through_faults = true", ""),
-        ("absent_cache_command_illegal = true", ""),
-        ("ddt_levels = 1", "ddt_levels = 2"),
-        ("queue_log2_max = 7", "queue_log2_max = 8"),
-        ("interrupt_vectors_log2 = 0", "interrupt_vectors_log2 = 1"),
+    let more = "ddt_levels = 1\n";
+    for (line, other, says) in [
         (
-            "ddt_levels = 1",
-            "ddt_levels = 1\niotval_page_offset = false",
+            "wide_pass_through_faults = true",
+            "",
+            "as an IOMMU with another wide_pass_through_faults answers",
         ),
         (
-            "ddt_levels = 1",
-            "ddt_levels = 1\nwide_operand_illegal = true",
+            "absent_cache_command_illegal = true",
+            "",
+            "after a random command",
         ),
-        ("ddt_levels = 1", "ddt_levels = 1\nbare_size_log2 = 21"),
+        (
+            more,
+            &format!("{more}wide_operand_illegal = true\n"),
+            "after a random command",
+        ),
+        (more, "ddt_levels = 2\n", "register 16 (ddtp) after a mode"),
+        (
+            "queue_log2_max = 7",
+            "queue_log2_max = 8",
+            "register 24 (cqb)",
+        ),
+        (
+            "interrupt_vectors_log2 = 0",
+            "interrupt_vectors_log2 = 1",
+            "register 760 (icvec)",
+        ),
+        (
+            more,
+            &format!("{more}execute_needs_read = true\n"),
+            "as an IOMMU with another execute_needs_read answers",
+        ),
+        (
+            more,
+            &format!("{more}iotval_page_offset = false\n"),
+            "memory after",
+        ),
+        (
+            more,
+            &format!("{more}bare_size_log2 = 21\n"),
+            "size: expected 0x15, got 0xc",
+        ),
     ] {
-        let said = campaign(&FILE.replace(line, other), 20_000);
-        assert!(said.is_err(), "{line} became {other}");
+        let said = campaign(&FILE.replace(line, other), 20_000).expect_err(other);
+        assert!(said.contains(says), "{line} became {other}: {said}");
     }
 }

@@ -54,3 +54,47 @@ pub const QOSID: u32 = 624;
 pub const ICVEC: u32 = 760;
 /// `msi_cfg_tbl`: 16 entries of 16 bytes.
 pub const MSI_CFG_TBL: u32 = 768;
+
+/// Starts of registers and of tables of them, in order.
+const NAMES: [(u32, &str); 28] = [
+    (CAPABILITIES, "capabilities"),
+    (FCTL, "fctl"),
+    (FCTL + 4, "custom"),
+    (DDTP, "ddtp"),
+    (CQB, "cqb"),
+    (CQH, "cqh"),
+    (CQT, "cqt"),
+    (FQB, "fqb"),
+    (FQH, "fqh"),
+    (FQT, "fqt"),
+    (PQB, "pqb"),
+    (PQH, "pqh"),
+    (PQT, "pqt"),
+    (CQCSR, "cqcsr"),
+    (FQCSR, "fqcsr"),
+    (PQCSR, "pqcsr"),
+    (IPSR, "ipsr"),
+    (IOCOUNTOVF, "iocountovf"),
+    (IOCOUNTINH, "iocountinh"),
+    (IOHPMCYCLES, "iohpmcycles"),
+    (IOHPMCTR, "iohpmctr"),
+    (IOHPMEVT, "iohpmevt"),
+    (TR_REQ_IOVA, "tr_req_iova"),
+    (TR_REQ_CTL, "tr_req_ctl"),
+    (TR_RESPONSE, "tr_response"),
+    (QOSID, "iommu_qosid"),
+    (ICVEC, "icvec"),
+    (MSI_CFG_TBL, "msi_cfg_tbl"),
+];
+
+/// The name of the register at an offset; bytes behind the start of it, or of the table that it is in,
+/// are added.
+#[must_use]
+pub fn name(offset: u32) -> String {
+    let before = NAMES.iter().rfind(|(start, _)| *start <= offset);
+    match before {
+        Some((start, name)) if *start == offset => (*name).to_owned(),
+        Some((start, name)) => format!("{name} + {}", offset - start),
+        None => offset.to_string(),
+    }
+}

@@ -7,6 +7,7 @@ use crate::compare::compare;
 use crate::layout::Answer;
 use crate::memory::Watched;
 use crate::ports::IommuTop;
+use crate::suspects::suspects;
 
 impl<T: IommuTop> Lockstep<T> {
     pub(super) fn check(
@@ -40,8 +41,15 @@ impl<T: IommuTop> Lockstep<T> {
                 Err(fault) => format!("{at:#x}: {fault}"),
             })
             .collect();
+        let translator = self.iommu.translator();
+        let suspects = suspects(translator, &self.iommu.memory, request, answer);
+        let hint = if suspects.is_empty() {
+            String::new()
+        } else {
+            format!("\nas an IOMMU {} answers", suspects.join(", or "))
+        };
         Err(self.mismatch(format!(
-            "{}\n{request:x?}\nexpected {response:x?}\ngot {answer:x?}\nwalk of the tables now: {}",
+            "{}{hint}\n{request:x?}\nexpected {response:x?}\ngot {answer:x?}\nwalk of the tables now: {}",
             fields.join("; "),
             walk.join("; ")
         )))
@@ -126,7 +134,8 @@ impl<T: IommuTop> Lockstep<T> {
             return Ok(());
         }
         Err(self.mismatch(format!(
-            "register {offset} after {after}: expected {expected:#x}, got {got:#x}"
+            "register {offset} ({}) after {after}: expected {expected:#x}, got {got:#x}",
+            reg::name(offset)
         )))
     }
 
