@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tlproof_golden::iommu::{Capabilities, Iommu, Outcome, offset};
+use tlproof_golden::iommu::{Capabilities, Choices, Iommu, Outcome, offset};
 use tlproof_lockstep::Config;
 use tlproof_lockstep::memory::{BASE, SystemRam};
 use tlproof_lockstep::world::World;
@@ -64,4 +64,60 @@ fn any_file_makes_machines() {
         }
     }
     assert!(translated > 5_000, "{translated}");
+}
+
+const DOCUMENTATION: &str = include_str!("../../../docs/own-iommu.md");
+
+/// Cells of the rows of the table under a heading.
+fn table(heading: &str) -> Vec<Vec<&'static str>> {
+    let (_, section) = DOCUMENTATION.split_once(heading).expect("the heading");
+    let section = section.split("\n#").next().unwrap_or(section);
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let cells = |row: &'static str| row.trim_matches('|').split(" | ").map(str::trim).collect();
+    rows.map(cells).collect()
+}
+
+/// What stands between backticks.
+fn keys(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_capability_is_documented() {
+    let rows = table("### `[capabilities]`");
+    let documented: Vec<&str> = rows.iter().flat_map(|row| keys(row[0])).collect();
+    for (name, ..) in Capabilities::FIELDS {
+        assert!(documented.contains(&name), "{name}");
+    }
+    assert_eq!(
+        documented.len(),
+        Capabilities::FIELDS.len(),
+        "{documented:?}"
+    );
+}
+
+/// All choices, with the values that they have if they are absent.
+#[test]
+fn every_choice_is_documented() {
+    let mut file = "[capabilities]\npas = 56\n[choices]\n".to_owned();
+    for row in table("### `[choices]`") {
+        let absent = row[2].trim_matches('`');
+        for key in keys(row[0]) {
+            let _ = writeln!(file, "{key} = {absent}");
+        }
+    }
+    let config = Config::parse("docs/own-iommu.md", "documented", &file);
+    let config = config.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(config.choices, Choices::default());
+    let library = include_str!("../../../docs/golden-iommu.md");
+    let shown = format!("{:?}", Choices::default());
+    let names: Vec<&str> = shown
+        .split([' ', '{'])
+        .filter_map(|word| word.strip_suffix(':'))
+        .collect();
+    assert!(names.len() > 30, "{names:?}");
+    for name in names {
+        assert!(file.contains(&format!("\n{name} = ")), "{name}");
+        assert!(library.contains(&format!("`{name}`")), "{name}");
+    }
 }
