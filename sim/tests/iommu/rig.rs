@@ -120,6 +120,18 @@ impl Rig {
         rig
     }
 
+    /// A reset, whatever is under way. Nothing is set up after it.
+    pub fn reset(&mut self) {
+        self.owed.clear();
+        self.answers.clear();
+        self.model.input.set_mem_rsp_valid_i(false);
+        self.model.input.set_rst_ni(false);
+        for _ in 0..3 {
+            self.model.cycle().expect("no assertion fails");
+        }
+        self.model.input.set_rst_ni(true);
+    }
+
     /// Sets both queues up and turns them on.
     fn queues(&mut self) {
         let size = u64::from(QUEUE_LOG2 - 1);
