@@ -46,6 +46,8 @@ pub struct Rig {
     pub race: Option<(u64, u64)>,
     /// Responses from this address are held back.
     pub held: Option<u64>,
+    /// The bridge does not acknowledge drains.
+    pub undrained: bool,
     owed: VecDeque<memory::Owed>,
     /// Memory accesses since the last request began.
     pub accesses: Vec<Access>,
@@ -95,6 +97,7 @@ impl Rig {
             atomics: None,
             race: None,
             held: None,
+            undrained: false,
             owed: VecDeque::new(),
             now: 0,
             accesses: Vec::new(),
@@ -189,12 +192,7 @@ impl Rig {
 
     /// A write into a memory-resident interrupt file.
     pub fn store_msi(&mut self, mrif: &Mrif) {
-        self.accesses.clear();
-        mrif.drive(self.model.input.mrif_req_i());
-        self.model.input.set_mrif_req_valid_i(true);
-        self.mrif_done = false;
-        self.until(|rig| rig.model.output.mrif_req_ready_o());
-        self.model.input.set_mrif_req_valid_i(false);
+        self.begin_msi(mrif);
         for _ in 0..PATIENCE {
             if self.mrif_done {
                 return;
@@ -202,6 +200,16 @@ impl Rig {
             self.cycle();
         }
         panic!("no end of {mrif:x?}");
+    }
+
+    /// As [`Self::store_msi`], without waiting for the end.
+    pub fn begin_msi(&mut self, mrif: &Mrif) {
+        self.accesses.clear();
+        mrif.drive(self.model.input.mrif_req_i());
+        self.model.input.set_mrif_req_valid_i(true);
+        self.mrif_done = false;
+        self.until(|rig| rig.model.output.mrif_req_ready_o());
+        self.model.input.set_mrif_req_valid_i(false);
     }
 
     /// Begins a request whose answer is for [`Self::finish`].
@@ -440,7 +448,7 @@ impl Rig {
 
     fn cycle(&mut self) {
         self.drive_memory();
-        self.drained = self.model.output.drain_req_o() && !self.drained;
+        self.drained = self.model.output.drain_req_o() && !self.drained && !self.undrained;
         self.model.input.set_drain_ack_i(self.drained);
         let ready = self.rng.random_bool(0.5);
         self.model.input.set_msg_out_ready_i(ready);

@@ -15,7 +15,7 @@ const READ: Request = Request::new(Ttyp::UntransRd, DEVICE, IOVA).of(PROCESS);
 
 /// Addresses of the entries of a device in a directory of three levels, from the root to the
 /// context; makes the tables on the way.
-fn entries(rig: &mut Rig, root: u64, device: u32) -> [u64; 3] {
+pub fn entries(rig: &mut Rig, root: u64, device: u32) -> [u64; 3] {
     let id = u64::from(device);
     let mut table = root;
     let [first, second] = [id >> 15, id >> 6 & 0x1ff].map(|index| {
@@ -30,7 +30,7 @@ fn entries(rig: &mut Rig, root: u64, device: u32) -> [u64; 3] {
     [first, second, table + 64 * (id & 0x3f)]
 }
 
-fn store_context(rig: &mut Rig, at: u64, c: Context) {
+pub fn store_context(rig: &mut Rig, at: u64, c: Context) {
     let words = [c.tc, c.iohgatp, c.ta, c.fsc, c.msi[0], c.msi[1], c.msi[2]];
     for (i, word) in words.into_iter().enumerate() {
         rig.store(at + 8 * i as u64, word);

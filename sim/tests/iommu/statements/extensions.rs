@@ -1,175 +1,18 @@
 //! Invalidation of non-leaf entries (NL) and of ranges (S): IOMMU §8.2, §8.3.
-//!
-//! The extensions permit that more is forgotten than a command names. This IOMMU forgets no more
-//! (rtl/iommu/README.md), which shows that it was held.
 
+use super::spaces::{
+    AV, FAR, GUESTS, GVMA, IOVA, SPACES, Setup, Space, VMA, gscid, one_of_each, page, pscid,
+};
 use crate::bench::reg;
-use crate::rig::{Context, Request, Rig, Ttyp, Vm};
-use crate::tables::{SV57, pte};
+use crate::rig::Rig;
 
-const IOVA: u64 = 0x12_3456_7000;
-const PAGE: u64 = 0x9_8765_4000;
-/// Where a changed entry leads; aligned to the largest page.
-const OTHER: u64 = 1 << 55;
-/// An address that shares no table but the root with [`IOVA`].
-const FAR: u64 = 0x35_2345_6789_8000;
-const ALL: u64 = pte::ALL;
-const LEVELS: u32 = 5;
-
-const VMA: u64 = 1;
-const GVMA: u64 = 1 | 1 << 7;
-const AV: u64 = 1 << 10;
 const NL: u64 = 1 << 34;
 /// In the second doubleword.
 const S: u64 = 1 << 9;
 
-const fn pscid(id: u64) -> u64 {
-    1 << 32 | id << 12
-}
-const fn gscid(id: u64) -> u64 {
-    1 << 33 | id << 44
-}
-const fn page(addr: u64) -> u64 {
-    addr >> 12 << 10
-}
 /// The range of 2^(X + 1) pages at `addr`.
 const fn range(addr: u64, x: u32) -> u64 {
     (addr >> 12 | ((1 << x) - 1)) << 10 | S
-}
-
-/// An address space with one stage or both, in which [`IOVA`] is [`PAGE`].
-struct Space {
-    device: u32,
-    /// 0: of the host.
-    gscid: u64,
-    pscid: u64,
-    vm: Vm,
-}
-
-/// GSCID and PSCID of spaces with a first stage.
-const SPACES: [(u64, u64); 5] = [(0, 5), (0, 6), (7, 5), (7, 6), (8, 5)];
-/// Guests without a first stage.
-const GUESTS: [(u64, u64); 2] = [(7, 0), (8, 0)];
-
-struct Setup {
-    rig: Rig,
-    spaces: Vec<Space>,
-}
-
-impl Setup {
-    /// Of these spaces, which have a first stage or not.
-    fn new(ids: &[(u64, u64)], first: bool) -> Self {
-        let mut rig = Rig::new(45);
-        let ddt = rig.directory(&[], Context::default());
-        let mut spaces = Vec::new();
-        for (device, &(gscid, pscid)) in (1..).zip(ids) {
-            let mode = |used| if used { SV57 } else { 0 };
-            let mut vm = Vm::new(&mut rig, mode(first), mode(gscid != 0));
-            if first {
-                vm.map_first(&mut rig, IOVA, 0, pte::at(PAGE, ALL));
-            } else {
-                vm.map_second(&mut rig, IOVA, 0, pte::at(PAGE, ALL));
-            }
-            if first && gscid != 0 {
-                vm.map_second(&mut rig, PAGE, 0, pte::at(PAGE, ALL));
-                vm.map_second(&mut rig, OTHER, LEVELS - 1, pte::at(OTHER, ALL));
-            }
-            let context = Context {
-                iohgatp: vm.iohgatp(gscid),
-                ta: pscid << 12,
-                ..Context::of(&vm)
-            };
-            rig.set_context(ddt, device, context);
-            spaces.push(Space {
-                device,
-                gscid,
-                pscid,
-                vm,
-            });
-        }
-        Self { rig, spaces }
-    }
-
-    /// Address of an entry of a space: of its first stage, or the second if it has no other.
-    fn entry(&mut self, space: usize, iova: u64, level: u32) -> u64 {
-        let vm = &mut self.spaces[space].vm;
-        if vm.first.is_none() {
-            return vm.second_entry(&mut self.rig, iova, level);
-        }
-        let entry = vm.first_entry(&mut self.rig, iova, level);
-        vm.physical(entry)
-    }
-
-    fn translate(&mut self, space: usize, iova: u64) -> u64 {
-        let device = self.spaces[space].device;
-        let request = Request::new(Ttyp::UntransRd, device, iova);
-        self.rig.translate(request).spa
-    }
-
-    /// Whether an entry on the way to [`IOVA`] that becomes a leaf is seen after the command.
-    fn sees(&mut self, space: usize, level: u32, command: [u64; 2]) -> bool {
-        let entry = self.entry(space, IOVA, level);
-        let old = self.rig.load(entry);
-        self.rig.forget();
-        assert_eq!(self.translate(space, IOVA), PAGE);
-        self.rig.store(entry, pte::at(OTHER, ALL));
-        self.rig.sync(&[command]);
-        let spa = self.translate(space, IOVA);
-        self.rig.store(entry, old);
-        let changed = OTHER | IOVA & ((1 << (12 + 9 * level)) - 1);
-        assert!([PAGE, changed].contains(&spa), "{spa:#x}");
-        spa == changed
-    }
-
-    /// In the spaces that are named all levels are dropped, in the others none.
-    fn drops_all_levels(&mut self, command: [u64; 2], named: impl Fn(&Space) -> bool) {
-        for space in 0..self.spaces.len() {
-            let expected = named(&self.spaces[space]);
-            for level in 0..LEVELS {
-                let seen = self.sees(space, level, command);
-                assert_eq!(seen, expected, "{command:x?}: {space}, level {level}");
-            }
-        }
-    }
-
-    /// In the spaces that are named leaves alone are dropped.
-    fn drops_leaves(&mut self, command: [u64; 2], named: impl Fn(&Space) -> bool) {
-        for space in 0..self.spaces.len() {
-            let expected = named(&self.spaces[space]);
-            for level in 0..LEVELS {
-                let seen = self.sees(space, level, command);
-                assert_eq!(seen, expected && level == 0, "{command:x?}: {space}");
-            }
-        }
-    }
-
-    /// Of pages that change, those that are seen after the command.
-    fn seen(&mut self, space: usize, pages: &[u64], command: [u64; 2]) -> Vec<u64> {
-        let entries: Vec<u64> = pages.iter().map(|&p| self.entry(space, p, 0)).collect();
-        for &entry in &entries {
-            self.rig.store(entry, pte::at(PAGE, ALL));
-        }
-        self.rig.forget();
-        for &page in pages {
-            assert_eq!(self.translate(space, page), PAGE);
-        }
-        for &entry in &entries {
-            self.rig.store(entry, pte::at(OTHER, ALL));
-        }
-        self.rig.sync(&[command]);
-        let spas: Vec<u64> = pages.iter().map(|&p| self.translate(space, p)).collect();
-        assert!(spas.iter().all(|spa| [PAGE, OTHER].contains(spa)));
-        let seen = pages.iter().zip(spas).filter(|(_, spa)| *spa == OTHER);
-        seen.map(|(&page, _)| page).collect()
-    }
-}
-
-/// A host's space for IOTINVAL.VMA, and a guest for GVMA, with the command that names each.
-fn one_of_each() -> [(Setup, u64); 2] {
-    [
-        (Setup::new(&SPACES[..1], true), VMA),
-        (Setup::new(&GUESTS[..1], false), GVMA | gscid(7)),
-    ]
 }
 
 #[test]
@@ -206,13 +49,9 @@ fn vma_without_av_ignores_nl() {
 fn vma_with_nl_of_the_host() {
     let mut s = Setup::new(&SPACES, true);
     let of_host = |s: &Space| s.gscid == 0;
-    for global in [0, pte::G] {
-        for space in 0..SPACES.len() {
-            for level in 0..LEVELS {
-                let entry = s.entry(space, IOVA, level);
-                let old = s.rig.load(entry);
-                s.rig.store(entry, old | global);
-            }
+    for global in [false, true] {
+        if global {
+            s.make_global();
         }
         s.drops_all_levels([VMA | AV | NL, page(IOVA)], of_host);
         s.drops_leaves([VMA | AV, page(IOVA)], of_host);

@@ -1,20 +1,25 @@
 //! One test for each statement of the specification that `docs/ledger` lists and no other test shows.
 
 mod ats;
+mod ats_commands;
 mod byte_order;
 mod caching;
+mod circular_buffers;
 mod commands;
 mod context_checks;
 mod control;
 mod counters;
 mod debug_registers;
 mod device_contexts;
+mod directory_invalidations;
 mod events;
 mod extensions;
 mod fault_queue;
+mod fences;
 mod general;
 mod interrupt_files;
 mod interrupts;
+mod invalidations;
 mod message_config;
 mod page_requests;
 mod page_tables;
@@ -24,4 +29,5 @@ mod queue;
 mod queue_bases;
 mod refused_page_requests;
 mod registers;
+mod spaces;
 mod walks;

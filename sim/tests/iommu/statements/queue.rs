@@ -17,8 +17,8 @@ pub const WIRED_FENCE: [u64; 2] = [2 | 1 << 11, 0];
 /// ATS.INVAL for device 0.
 pub const INVALIDATE: [u64; 2] = [4, 0];
 /// Longer than an ATS.INVAL may take.
-const TIMEOUT_CYCLES: u64 = 10_000;
-const ENTRIES: u64 = 128;
+pub const TIMEOUT_CYCLES: u64 = 10_000;
+pub const ENTRIES: u64 = 128;
 
 /// The registers of a queue.
 #[derive(Clone, Copy)]
@@ -26,7 +26,7 @@ pub struct Queue {
     pub csr: u32,
     base: u32,
     /// The index that software moves.
-    software: u32,
+    pub software: u32,
     /// The index that the IOMMU moves.
     own: u32,
     /// Bit of `ipsr`.

@@ -1,0 +1,174 @@
+//! IOFENCE.C: IOMMU §3.1.2.
+
+use super::commands::is_illegal;
+use super::queue::{ACTIVE, COMMANDS, FENCE, INVALIDATE, TIMEOUT_CYCLES, WIRED_FENCE, give, setup};
+use crate::bench::{command, csr, reg};
+use crate::rig::{Context, Message, Request, Rig, Sent, Ttyp, Vm};
+use crate::tables::{SV39, pte};
+
+const IOVA: u64 = 0x12_3456_7000;
+const PAGE: u64 = 0x9_8765_4000;
+const OTHER: u64 = 0xa_bcde_f000;
+const AV: u64 = 1 << 10;
+const PR: u64 = 1 << 12;
+const PW: u64 = 1 << 13;
+
+/// A store of an earlier fence that has not ended, an invalidation that the device has not completed.
+#[test]
+fn a_fence_completes_after_all_commands_before_it() {
+    let mut rig = setup(false);
+    let [slow, flag] = [(); 2].map(|()| rig.page());
+    let last = command::fence(Some((flag, 1)), false);
+    let completion = Message::Completion {
+        device_id: 0,
+        itags: 1,
+        count: 1,
+    };
+    for first in [command::fence(Some((slow, 1)), false), INVALIDATE] {
+        let start = COMMANDS.index(&mut rig);
+        rig.store(flag, 0);
+        rig.held = Some(slow);
+        give(&mut rig, &[first, last]);
+        for _ in 0..3 {
+            rig.run(500);
+            assert!(COMMANDS.index(&mut rig) < start + 2);
+            assert_eq!(rig.load(flag), 0);
+        }
+        rig.held = None;
+        if first == INVALIDATE {
+            rig.message(&completion);
+        }
+        rig.run(200);
+        assert_eq!(COMMANDS.index(&mut rig), start + 2);
+        assert_eq!(rig.load(flag), 1);
+    }
+}
+
+#[test]
+fn at_a_timeout_commands_without_timeout_are_complete() {
+    let mut rig = Rig::new(57);
+    let mut vm = Vm::new(&mut rig, SV39, 0);
+    vm.map_first(&mut rig, IOVA, 0, pte::at(PAGE, pte::ALL));
+    let directory = rig.directory(&[1, 2], Context::of(&vm));
+    let read = |device| Request::new(Ttyp::UntransRd, device, IOVA);
+    let spas = |rig: &mut Rig| [1, 2].map(|device| rig.translate(read(device)).spa);
+    assert_eq!(spas(&mut rig), [PAGE, PAGE]);
+    // Another leaf for both devices, and no translation for the second.
+    vm.map_first(&mut rig, IOVA, 0, pte::at(OTHER, pte::ALL));
+    rig.store(directory + 64 * 2 + 24, 0);
+    assert_eq!(spas(&mut rig), [PAGE, PAGE], "held");
+    let fence_at = COMMANDS.index(&mut rig) + 5;
+    let flag = rig.page();
+    rig.hand_over(&[
+        INVALIDATE,
+        command::iotinval(None, None),
+        command::iodir(Some(2)),
+        [4 | 1 << 7 | 3 << 40, 0x55 << 32],
+        INVALIDATE,
+        command::fence(Some((flag, 1)), true),
+    ]);
+    rig.run(TIMEOUT_CYCLES);
+    assert_eq!(COMMANDS.status(&mut rig), ACTIVE | csr::TIMEOUT);
+    assert_eq!(COMMANDS.index(&mut rig), fence_at);
+    assert_eq!(rig.load(flag), 0);
+    assert_eq!(spas(&mut rig), [OTHER, IOVA]);
+    let response = Sent::Response {
+        device_id: 3,
+        process_id: None,
+        prgi: 0x55,
+        code: 0,
+    };
+    assert_eq!(rig.sent()[1], response);
+}
+
+/// With the bit the bridge must have committed what it has; with neither it is not asked.
+fn waits_for_the_bridge(bit: u64) {
+    for (bits, waits) in [(bit, true), (PR | PW, true), (0, false)] {
+        let mut rig = setup(false);
+        let start = COMMANDS.index(&mut rig);
+        let flag = rig.page();
+        let [first, second] = command::fence(Some((flag, 1)), false);
+        rig.undrained = true;
+        give(&mut rig, &[[first | bits, second]]);
+        for _ in 0..3 {
+            rig.run(500);
+            assert_eq!(COMMANDS.index(&mut rig) == start, waits);
+            assert_eq!(rig.load(flag) == 0, waits);
+        }
+        rig.undrained = false;
+        rig.run(100);
+        assert_eq!(COMMANDS.index(&mut rig), start + 1);
+        assert_eq!(rig.load(flag), 1);
+    }
+}
+
+#[test]
+fn with_pr_reads_are_committed_before_completion() {
+    waits_for_the_bridge(PR);
+}
+
+#[test]
+fn with_pw_writes_are_committed_before_completion() {
+    waits_for_the_bridge(PW);
+}
+
+#[test]
+fn wsi_is_reserved_without_wires() {
+    let mut rig = Rig::new(58);
+    assert!(is_illegal(&mut rig, WIRED_FENCE));
+    assert!(!is_illegal(&mut rig, FENCE));
+    rig.set_fctl(2);
+    assert!(!is_illegal(&mut rig, WIRED_FENCE));
+}
+
+/// Also where no memory is.
+#[test]
+fn without_av_addr_and_data_are_ignored() {
+    let mut rig = setup(false);
+    let flag = rig.page();
+    let [broken, last] = [(); 2].map(|()| rig.page());
+    rig.broken.insert(broken);
+    let most = (1 << 62) - 1;
+    for (data, addr) in [(0x1234_5678, flag >> 2), (!0 >> 32, broken >> 2), (1, most)] {
+        let start = COMMANDS.index(&mut rig);
+        let fence = [2 | data << 32, addr];
+        rig.accesses.clear();
+        give(&mut rig, &[fence, command::fence(Some((last, 1)), false)]);
+        rig.run(300);
+        assert_eq!(COMMANDS.status(&mut rig), ACTIVE);
+        assert_eq!(COMMANDS.index(&mut rig), start + 2);
+        let stores = rig.accesses.iter().filter(|a| a.op != 0);
+        let stores: Vec<u64> = stores.map(|a| a.addr).collect();
+        assert_eq!(stores, [last]);
+    }
+    give(&mut rig, &[[2 | AV | 0x1234_5678 << 32, flag >> 2]]);
+    rig.run(300);
+    assert_eq!(rig.load(flag), 0x1234_5678);
+}
+
+/// An access fault, or an address beyond the widest; the commands after it are not executed.
+#[test]
+fn a_store_that_faults_sets_cqmf_at_the_fence() {
+    let mut rig = setup(false);
+    let [good, broken, last] = [(); 3].map(|()| rig.page());
+    rig.broken.insert(broken);
+    let fence = |addr: u64| [2 | AV | 1 << 32, addr >> 2];
+    for bad in [broken, broken + 0xffc, 1 << 56, 1 << 63] {
+        let start = COMMANDS.index(&mut rig);
+        rig.store(good, 0);
+        rig.store(last, 0);
+        give(&mut rig, &[fence(good), fence(bad), fence(last)]);
+        rig.run(500);
+        let status = COMMANDS.status(&mut rig);
+        assert_eq!(status, ACTIVE | csr::MEMORY_FAULT, "{bad:#x}");
+        assert_eq!(COMMANDS.index(&mut rig), start + 1);
+        assert_eq!([good, last].map(|at| rig.load(at)), [1, 0]);
+        // Mended.
+        let slot = COMMANDS.memory(&mut rig) + 16 * (start + 1);
+        rig.store(slot, FENCE[0]);
+        rig.write(reg::CQCSR, 4, csr::ENABLE | csr::MEMORY_FAULT);
+        rig.run(300);
+        assert_eq!(COMMANDS.status(&mut rig), ACTIVE);
+        assert_eq!(rig.load(last), 1);
+    }
+}
