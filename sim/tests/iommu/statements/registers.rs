@@ -50,7 +50,7 @@ fn registers_are_little_endian() {
     }
 }
 
-/// Each has a value that no other has, and nothing else reads anything but 0.
+/// None has the value of its neighbours, and nothing else reads anything but 0.
 #[test]
 fn each_register_is_at_its_offset() {
     let mut rig = Rig::new(52);
@@ -251,7 +251,8 @@ fn fctl_reads_nothing_but_its_fields() {
     }
 }
 
-/// Neither Off nor Bare, nor a directory with a device of more bits than its levels have.
+/// Off refuses a request, Bare passes it, and a directory is read where its levels say, if the ID of the
+/// device is not too long for them.
 #[test]
 fn off_bare_and_levels_are_supported() {
     // By the length of the device's ID: with one level, with two, with three.
