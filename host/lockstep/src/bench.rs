@@ -87,6 +87,19 @@ pub struct Bench<T: IommuTop> {
     watched: Option<(u64, Option<u64>)>,
     /// Drains acknowledged so far.
     drains: u64,
+    /// Doublewords that the device under test has changed, and what they were, if somebody asks.
+    stores: Option<Vec<(u64, u64)>>,
+}
+
+/// What a clock cycle brought.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// The request that was offered is taken.
+    pub taken: bool,
+    /// Answers.
+    pub answers: Vec<Answer>,
+    /// Doublewords that the device under test has changed: address, and what they were.
+    pub stores: Vec<(u64, u64)>,
 }
 
 /// A fence that is handed over while requests are under way.
@@ -133,6 +146,7 @@ impl<T: IommuTop> Bench<T> {
             mrif_done: false,
             watched: None,
             drains: 0,
+            stores: None,
         };
         for _ in 0..3 {
             bench.model.cycle()?;
@@ -238,6 +252,35 @@ impl<T: IommuTop> Bench<T> {
             }
         }
         Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// One clock cycle, in which a request with its tag is offered, the same one until it is taken, and
+    /// the upper half of a doubleword of registers is written.
+    ///
+    /// # Errors
+    /// See [`BenchError`].
+    pub fn step(
+        &mut self,
+        offer: Option<(u64, &Request)>,
+        write: Option<(u32, u64)>,
+    ) -> Result<Step, BenchError> {
+        if let Some((tag, request)) = offer {
+            drive_request(self.model.input.tr_req_i(), tag, request);
+        }
+        self.model.input.set_tr_req_valid_i(offer.is_some());
+        let access = write.map(|(offset, value)| (true, offset, 0xf0, value << 32));
+        self.model.input.set_reg_req(access);
+        self.answers.clear();
+        self.stores = Some(Vec::new());
+        self.cycle()?;
+        let taken = offer.is_some() && self.model.output.tr_req_ready_o();
+        self.model.input.set_tr_req_valid_i(false);
+        self.model.input.set_reg_req(None);
+        Ok(Step {
+            taken,
+            answers: std::mem::take(&mut self.answers),
+            stores: self.stores.take().unwrap_or_default(),
+        })
     }
 
     /// A write into an interrupt file.
@@ -480,7 +523,16 @@ impl<T: IommuTop> Bench<T> {
         {
             *seen = Some(self.now);
         }
+        let words = (at & !7..at + length).step_by(8);
+        let before: Vec<u64> = match (&self.stores, request.op) {
+            (None, _) | (_, MemoryOp::Read) => Vec::new(),
+            _ => words.clone().map(|at| self.memory.ram.get(at)).collect(),
+        };
         let beats = self.memory.serve(&request).into();
+        if let Some(stores) = &mut self.stores {
+            let changed = words.zip(before);
+            stores.extend(changed.filter(|(at, old)| self.memory.ram.get(*at) != *old));
+        }
         let wait = self.rng.random_range(0..=self.timing.memory_latency);
         self.owed.push(Owed {
             due: self.now + u64::from(wait),

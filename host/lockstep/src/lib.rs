@@ -5,6 +5,7 @@ pub mod bench;
 pub mod compare;
 pub mod config;
 pub mod coverage;
+pub mod inflight;
 pub mod layout;
 pub mod lockstep;
 pub mod memory;

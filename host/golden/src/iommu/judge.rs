@@ -42,6 +42,9 @@ enum PendingKind {
     Illegal,
 }
 
+/// A record that an answer demands: one of these, by the versions of the tables that explain it.
+type Demand = Vec<FaultRecord>;
+
 /// The architecture judge of one IOMMU. See the [module](super) for its use.
 pub struct Judge {
     registers: Registers,
@@ -53,9 +56,9 @@ pub struct Judge {
     decoded: u32,
     /// Names of the invalidations that the IOMMU took since the last completed fence.
     unfenced: Vec<u64>,
-    predicted: VecDeque<FaultRecord>,
+    predicted: VecDeque<Demand>,
     /// Records that some legal version of the tables reports and another suppresses.
-    optional: VecDeque<FaultRecord>,
+    optional: VecDeque<Demand>,
     recorded: FxHashSet<FaultRecord>,
     overflow: bool,
 }
@@ -280,13 +283,15 @@ impl Judge {
         let ddtp = self.registers.ddtp();
         let now = walker.outcome(&mut self.history.current(&Main(mem), ddtp), request);
         let mut explained = None;
+        let mut records = Vec::new();
         let mut mismatch = match compare(&now, actual) {
             Ok(()) if !may_be_suppressed(&now) => {
-                self.predict(&now, false);
+                self.predict(records_of(&now), false);
                 return Ok(now);
             }
             Ok(()) => {
                 explained = Some(now);
+                records = records_of(&now);
                 None
             }
             Err(mismatch) => Some(mismatch),
@@ -300,8 +305,13 @@ impl Judge {
                 let outcome = walker.outcome(&mut versions, request);
                 if versions.consistent() && compare(&outcome, actual).is_ok() {
                     let first = *explained.get_or_insert(outcome);
-                    ambiguous = reported(&first) != reported(&outcome);
-                    if ambiguous || !may_be_suppressed(&first) {
+                    ambiguous |= reported(&first) != reported(&outcome);
+                    for record in records_of(&outcome) {
+                        if !records.contains(&record) {
+                            records.push(record);
+                        }
+                    }
+                    if !may_be_suppressed(&first) {
                         break;
                     }
                 }
@@ -313,7 +323,7 @@ impl Judge {
                 (None, _) => {}
                 (Some(_), Some(mismatch)) if forget_invalidations => mismatch.clause = STALE,
                 (Some(outcome), _) => {
-                    self.predict(&outcome, ambiguous);
+                    self.predict(records, ambiguous || !reported(&outcome));
                     return Ok(outcome);
                 }
             }
@@ -353,26 +363,24 @@ impl Judge {
         None
     }
 
-    fn predict(&mut self, outcome: &Outcome, ambiguous: bool) {
-        let enabled = self.registers.fqcsr() & 1 == 1;
-        match outcome {
-            Outcome::Fault(fault) if ambiguous && enabled => {
-                if self.optional.len() == OPTIONAL {
-                    self.optional.pop_front();
-                }
-                self.optional.push_back(fault.record);
-            }
-            Outcome::Fault(fault) if fault.reported && enabled => {
-                self.predicted.push_back(fault.record);
-            }
-            _ => {}
+    fn predict(&mut self, records: Demand, optional: bool) {
+        if records.is_empty() || self.registers.fqcsr() & 1 == 0 {
+            return;
         }
+        if !optional {
+            self.predicted.push_back(records);
+            return;
+        }
+        if self.optional.len() == OPTIONAL {
+            self.optional.pop_front();
+        }
+        self.optional.push_back(records);
     }
 
     /// The records that the answers judged so far demand and that were not seen yet, in the order
     /// of the answers.
     pub fn fault_records(&self) -> impl Iterator<Item = &FaultRecord> {
-        self.predicted.iter()
+        self.predicted.iter().map(|demand| &demand[0])
     }
 
     /// Compares records that a CPU took from the fault queue, as doublewords of the queue's
@@ -388,21 +396,22 @@ impl Judge {
                 *entry
             };
             let record = FaultRecord::decode(&entry);
-            if let Some(at) = self.predicted.iter().position(|p| *p == record) {
+            if let Some(at) = self.predicted.iter().position(|p| p.contains(&record)) {
                 self.predicted.remove(at);
                 self.recorded.insert(record);
                 continue;
             }
-            if let Some(at) = self.optional.iter().position(|p| *p == record) {
+            if let Some(at) = self.optional.iter().position(|p| p.contains(&record)) {
                 self.optional.remove(at);
                 continue;
             }
             let nearest = self
                 .predicted
                 .iter()
-                .position(|p| p.device_id == record.device_id);
+                .position(|p| p[0].device_id == record.device_id);
             let expected = nearest.and_then(|at| self.predicted.remove(at));
-            mismatches.push(record_mismatch(expected.as_ref(), &record));
+            let expected = expected.as_ref().map(|demand| &demand[0]);
+            mismatches.push(record_mismatch(expected, &record));
         }
         mismatches
     }
@@ -416,10 +425,10 @@ impl Judge {
         self.optional.clear();
         self.predicted
             .drain(..)
-            .filter(|p| !overflow && !recorded.contains(p))
+            .filter(|p| !overflow && !p.iter().any(|record| recorded.contains(record)))
             .map(|p| Mismatch {
                 field: Field::FaultRecord,
-                expected: format!("{p:x?}"),
+                expected: format!("{:x?}", p[0]),
                 got: "no record".to_owned(),
                 clause: "IOMMU §3.2",
             })
@@ -430,6 +439,14 @@ impl Judge {
 /// Whether `DC.tc.DTF` decides if there is a record (IOMMU §3.2).
 fn may_be_suppressed(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Fault(fault) if !matches!(fault.cause(), 256..=259))
+}
+
+/// The record that an outcome demands, if it does.
+fn records_of(outcome: &Outcome) -> Demand {
+    match outcome {
+        Outcome::Fault(fault) if fault.reported => vec![fault.record],
+        _ => Vec::new(),
+    }
 }
 
 fn reported(outcome: &Outcome) -> bool {
@@ -494,7 +511,10 @@ fn compare(outcome: &Outcome, actual: &Actual) -> Result<(), Mismatch> {
             let granted = completion.permissions != Permissions::NONE;
             if actual.status != Status::Ok {
                 mismatch(Field::Status, "Success".to_owned(), answered, "IOMMU §2.6")
-            } else if granted && actual.spa.0 != completion.address {
+            } else if granted
+                && !completion.untranslated_only
+                && actual.spa.0 & !(completion.size - 1) != completion.address
+            {
                 let expected = PhysAddr(completion.address).to_string();
                 let got = actual.spa.to_string();
                 mismatch(Field::Address, expected, got, "IOMMU §2.6")

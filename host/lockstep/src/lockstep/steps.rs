@@ -16,7 +16,7 @@ impl<T: IommuTop> Lockstep<T> {
         self.publish();
         self.submit(&commands)?;
         self.checkpoint("commands")?;
-        let count = self.rng.random_range(1..200);
+        let count = self.rng.random_range(1..120);
         self.translate(count)?;
         for _ in 0..self.rng.random_range(0..6) {
             match self.rng.random_range(0..10) {

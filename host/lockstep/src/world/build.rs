@@ -424,9 +424,11 @@ impl World {
             ta |= self.rng.random_range(0..1u64 << mcid) << 52;
         }
         let msi = self.interrupt_files(ram, device);
-        if self.chance(6) {
+        let mut flipped = None;
+        if self.chance(12) {
+            let word = self.pick(&[0, 0, 0, 1, 2, 2, 3, 4, 5, 6, 7]).unwrap_or(0);
+            flipped = Some((word, self.context_bit(word)));
             // The same tables may be read otherwise now: other tags.
-            tc ^= 1 << self.rng.random_range(0..12);
             self.retagged = true;
             ta = ta & !(0xf_ffff << 12) | u64::from(self.fresh_id()) << 12;
             if device.vm.is_some() {
@@ -434,7 +436,11 @@ impl World {
                 iohgatp = iohgatp & !(0xffff << 44) | gscid << 44;
             }
         }
-        [tc, iohgatp, ta, fsc, msi[0], msi[1], msi[2], 0]
+        let mut words = [tc, iohgatp, ta, fsc, msi[0], msi[1], msi[2], 0];
+        if let Some((word, bit)) = flipped {
+            words[word] ^= 1 << bit;
+        }
+        words
     }
 
     /// Builds a process directory and returns its root, as the device sees it.

@@ -112,7 +112,7 @@ impl World {
         };
         let mut sites = self.sites_of(kind);
         // The first word of a context has most of its rules.
-        if self.chance(50) {
+        if self.chance(35) {
             let word = |i: &usize| !matches!(self.sites[*i].kind, Kind::Context { word: 1.., .. });
             sites.retain(word);
         }
@@ -155,7 +155,7 @@ impl World {
         }
     }
 
-    fn context_bit(&mut self, word: usize) -> u32 {
+    pub(super) fn context_bit(&mut self, word: usize) -> u32 {
         match word {
             0 => match self.rng.random_range(0..10) {
                 0..7 => self.rng.random_range(0..12),
