@@ -13,13 +13,16 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
-use tlproof_lockstep::{Config, Coverage, Failure, Lockstep, Progress};
+use tlproof_lockstep::{Config, Coverage, Failure, Lockstep, Progress, inflight};
 use tlproof_sim::ports::iommu_formats::IommuFormats;
 
 use crate::{
     commands::Error,
     report::{self, ResultDir},
 };
+
+/// One request under changing tables for so many in lock-step.
+const IN_FLIGHT: u64 = 10;
 
 /// Requests of a shard.
 const SHARD: u64 = 250_000;
@@ -77,7 +80,8 @@ pub fn run(options: &Options) -> Result<bool, Error> {
     writeln!(
         out,
         "{}: {} requests of {} machines in lock-step, {} commands, {} page requests, {} debug \
-         translations, {} writes into interrupt files, {} clock cycles; {} of {bins} bins reached; {}",
+         translations, {} writes into interrupt files, {} clock cycles; {} requests while tables changed, \
+         {} answered by the old ones; {} of {bins} bins reached; {}",
         options.config.name,
         p.requests,
         p.machines,
@@ -86,6 +90,8 @@ pub fn run(options: &Options) -> Result<bool, Error> {
         p.debug,
         p.interrupt_files,
         p.cycles,
+        p.in_flight,
+        p.of_old_tables,
         reached,
         if ok { "no mismatch" } else { "MISMATCH" }
     )?;
@@ -159,7 +165,14 @@ fn one(
         bar.inc(p.requests - before);
         before = p.requests;
     });
-    (lockstep.coverage, lockstep.progress, result.err())
+    let mut progress = lockstep.progress;
+    let result = result.and_then(|()| {
+        let counts = inflight::run::<IommuFormats>(config, seed, requests / IN_FLIGHT, false)?;
+        progress.in_flight = counts.requests;
+        progress.of_old_tables = counts.of_old_tables;
+        Ok(())
+    });
+    (lockstep.coverage, progress, result.err())
 }
 
 /// Bins reached, and all.
@@ -197,6 +210,8 @@ fn summary(options: &Options, found: &Found) -> serde_json::Value {
         "page_requests": p.page_requests,
         "debug_translations": p.debug,
         "interrupt_file_writes": p.interrupt_files,
+        "requests_in_flight": p.in_flight,
+        "answers_of_old_tables": p.of_old_tables,
         "cycles": p.cycles,
         "bins": bins,
         "bins_reached": reached,
@@ -265,6 +280,8 @@ fn html(options: &Options, found: &Found) -> String {
         ("page requests", p.page_requests),
         ("debug translations", p.debug),
         ("interrupt file writes", p.interrupt_files),
+        ("requests while tables changed", p.in_flight),
+        ("answers of old tables", p.of_old_tables),
         ("clock cycles", p.cycles),
         ("bins", bins as u64),
         ("bins reached", reached as u64),

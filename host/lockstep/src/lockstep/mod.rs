@@ -70,6 +70,10 @@ pub struct Progress {
     pub interrupt_files: u64,
     /// Clock cycles.
     pub cycles: u64,
+    /// Requests while tables changed ([`crate::inflight`]), which `requests` does not count.
+    pub in_flight: u64,
+    /// Those of them that were answered by tables that were no more.
+    pub of_old_tables: u64,
 }
 
 impl Progress {
@@ -82,6 +86,8 @@ impl Progress {
         self.debug += other.debug;
         self.interrupt_files += other.interrupt_files;
         self.cycles += other.cycles;
+        self.in_flight += other.in_flight;
+        self.of_old_tables += other.of_old_tables;
     }
 }
 

@@ -421,8 +421,14 @@ impl<T: IommuTop> Lockstep<T> {
             TransactionType::UntranslatedWrite,
             TransactionType::UntranslatedExecute,
         ];
-        let beside_interrupt_files = types.into_iter().any(|ttyp| {
-            let request = Request { ttyp, ..*request };
+        // As whatever it was made: another one may not be permitted.
+        let kinds = types.into_iter().flat_map(|t| [(t, false), (t, true)]);
+        let beside_interrupt_files = kinds.into_iter().any(|(ttyp, privileged)| {
+            let request = Request {
+                ttyp,
+                privileged,
+                ..*request
+            };
             let translator = self.iommu.translator();
             let response = translator.lookup(&self.iommu.memory, &request);
             response.beside_interrupt_files

@@ -433,7 +433,7 @@ impl World {
         let out_bits = match space.vm {
             Some(vm) => self.vms[vm].stage.width().min(56),
             None if stage.rv32 => 34,
-            None => 56,
+            None => self.physical_width(),
         };
         let out_bits = if stage.rv32 {
             out_bits.min(34)
@@ -557,6 +557,11 @@ impl World {
         }
     }
 
+    /// Of physical addresses; at times beyond `PAS`.
+    fn physical_width(&mut self) -> u32 {
+        if self.chance(90) { self.caps.pas.into() } else { 56 }
+    }
+
     fn map_second(&mut self, ram: &mut FlatMemory, vm: usize, gpa: u64) {
         let stage = self.vms[vm].stage;
         if gpa >> stage.width() != 0 {
@@ -573,7 +578,11 @@ impl World {
         if stage.get(ram, at) != 0 {
             return;
         }
-        let bits = if stage.rv32 { 34 } else { 56 };
+        let bits = if stage.rv32 {
+            34
+        } else {
+            self.physical_width()
+        };
         let page = DATA + (self.rng.random::<u64>() >> 36);
         let far = self.rng.random::<u64>() >> (64 - bits);
         let target = if self.chance(50) { page } else { far };
