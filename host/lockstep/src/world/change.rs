@@ -559,7 +559,11 @@ impl World {
 
     /// Of physical addresses; at times beyond `PAS`.
     fn physical_width(&mut self) -> u32 {
-        if self.chance(90) { self.caps.pas.into() } else { 56 }
+        if self.chance(90) {
+            self.caps.pas.into()
+        } else {
+            56
+        }
     }
 
     fn map_second(&mut self, ram: &mut FlatMemory, vm: usize, gpa: u64) {
