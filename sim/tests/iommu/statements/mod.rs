@@ -24,7 +24,6 @@ mod message_config;
 mod page_requests;
 mod page_tables;
 mod process_context_fields;
-mod process_contexts;
 mod queue;
 mod queue_bases;
 mod refused_page_requests;

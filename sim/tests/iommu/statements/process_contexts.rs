@@ -1,1 +1,0 @@
-//! Process directories and process contexts: IOMMU §2.2.
