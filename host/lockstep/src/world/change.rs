@@ -401,8 +401,18 @@ impl World {
         let span = stage.span_log2(level);
         let width = stage.width();
         let random: u64 = self.rng.random();
-        // Near another, or where another address space has something.
+        // Near another, or where another address space has something, best one of the same number.
+        let twins = (0..self.spaces.len()).filter(|&other| {
+            let other = &self.spaces[other];
+            other.vm != space.vm && other.pscid == space.pscid && !other.targets.is_empty()
+        });
+        let twins: Vec<usize> = twins.collect();
         let near = match self.rng.random_range(0..10) {
+            _ if !twins.is_empty() && self.chance(50) => {
+                let twin = self.pick(&twins).unwrap_or(index);
+                let targets = self.spaces[twin].targets.clone();
+                self.pick(&targets)
+            }
             0..5 => self.pick(&space.targets),
             5..7 => {
                 let other = self.rng.random_range(0..self.spaces.len());
@@ -466,11 +476,18 @@ impl World {
             return;
         }
         let leaf = self.leaf(base, level, stage.rv32);
-        self.put_leaf(ram, &stage, at, leaf, Kind::FirstLeaf, Some((index, iova)));
         let target = match to {
             Some(to) => iova | to & ((1 << span) - 1),
             None => iova | inside,
         };
+        self.put_leaf(
+            ram,
+            &stage,
+            at,
+            leaf,
+            Kind::FirstLeaf,
+            Some((index, target)),
+        );
         self.spaces[index].targets.push(target);
         if let (Some(vm), None) = (space.vm, to) {
             self.map_second(ram, vm, base | inside);
@@ -503,15 +520,20 @@ impl World {
         }
         if !rv32 {
             if self.caps.svpbmt {
-                leaf |= self.rng.random_range(0..3) << pte::PBMT;
+                let pbmt = if self.chance(4) {
+                    3
+                } else {
+                    self.rng.random_range(0..3)
+                };
+                leaf |= pbmt << pte::PBMT;
             }
             if level == 0 && self.chance(20) {
                 // A and D of all sixteen at once: which of them a walk sets is open.
                 leaf = leaf & !(0xf << 10) | 8 << 10 | pte::N | pte::A | pte::D;
             }
-            if level == 0 && self.chance(3) {
+            if level == 0 && self.chance(5) {
                 // Contiguous ranges of other sizes are reserved.
-                let size = self.pick(&[0, 1, 2, 4, 9, 12]).unwrap_or(0);
+                let size = self.pick(&[0, 0, 0, 1, 2, 4, 9, 12]).unwrap_or(0);
                 leaf = leaf & !(0xf << 10) | size << 10 | pte::N;
             }
             if self.caps.svrsw60t59b && self.chance(20) {

@@ -125,7 +125,9 @@ impl World {
             0..80 => {}
             80..90 => address ^= random & 0x1f_f000,
             90..96 => address ^= random & 0x3fff_f000,
-            _ => address ^= 1 << self.rng.random_range(30..64),
+            96..98 => address ^= 1 << self.rng.random_range(30..64),
+            // Sign bits that are not those of the scheme.
+            _ => address ^= u64::MAX << self.pick(&[32, 39, 47, 48, 57]).unwrap_or(48),
         }
         let offset = if self.chance(30) {
             random & 0xff8
