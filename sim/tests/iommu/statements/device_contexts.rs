@@ -2,7 +2,7 @@
 
 use crate::bench::command;
 use crate::rig::{Answer, Context, Mrif, Process, Request, Rig, Ttyp, Vm, pd};
-use crate::tables::{SV39, pte, tc};
+use crate::tables::{SV39, SV57, pte, tc};
 
 const DEVICE: u32 = 5;
 const IOVA: u64 = 0x3456_7000;
@@ -281,15 +281,19 @@ fn with_sxl_a_guest_address_has_34_bits() {
             let inside = 1 << 33 | IOVA;
             vm.map_second(&mut rig, inside, 0, pte::at(PAGE, pte::ALL));
             if fctl == 0 {
-                vm.map_second(&mut rig, 1 << 34 | IOVA, 0, pte::at(PAGE, pte::ALL));
+                for bit in 34..41 {
+                    vm.map_second(&mut rig, 1 << bit | IOVA, 0, pte::at(PAGE, pte::ALL));
+                }
             }
             rig.directory(&[DEVICE], Context::of(&vm).tc(bits));
             rig.translate(of(ttyp, inside));
-            let beyond = of(ttyp, 1 << 34 | IOVA);
-            if bits == 0 {
-                rig.translate(beyond);
-            } else {
-                assert_eq!(rig.fault(beyond, cause).iotval2, 1 << 34 | IOVA);
+            for bit in 34..41 {
+                let beyond = of(ttyp, 1 << bit | IOVA);
+                if bits == 0 {
+                    rig.translate(beyond);
+                } else {
+                    assert_eq!(rig.fault(beyond, cause).iotval2, 1 << bit | IOVA);
+                }
             }
         }
     }
@@ -389,7 +393,7 @@ fn interrupt_files_are_written_with_the_ids_of_the_context() {
 
 /// A page of the first stage leads to this guest address; is it that of an interrupt file?
 fn is_interrupt_file(mode: u64, mask: u64, pattern: u64, page: u64) -> bool {
-    let mut s = Setup::new(SV39, SV39, 0);
+    let mut s = Setup::new(SV39, SV57, 0);
     s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(page << 12, pte::ALL));
     s.vm.map_second(&mut s.rig, page << 12, 0, pte::at(PAGE, pte::ALL));
     let table = s.rig.pages(16);
@@ -416,8 +420,8 @@ fn with_msiptp_off_there_are_no_interrupt_files() {
 
 #[test]
 fn bits_that_the_mask_lacks_must_equal_the_pattern() {
-    for bit in 0..29 {
-        let mask = 0x28;
+    for bit in 0..44 {
+        let mask = 0x400_0000_0028;
         let equal = mask >> bit & 1 == 1;
         let page = 0x1_2345 ^ 1 << bit;
         assert_eq!(
