@@ -296,11 +296,12 @@ impl World {
     fn commands_for(&mut self, index: usize, bits: u64) -> Vec<Command> {
         let site = self.sites[index];
         let guests: Vec<u32> = self.gscids.clone();
-        let all_first = || {
-            let mut commands = vec![vma(None, None, None)];
-            commands.extend(guests.iter().map(|&g| vma(Some(g), None, None)));
+        let first = |iova| {
+            let mut commands = vec![vma(None, None, iova)];
+            commands.extend(guests.iter().map(|&g| vma(Some(g), None, iova)));
             commands
         };
+        let all_first = || first(None);
         match site.kind {
             Kind::Context { device, .. } if self.chance(50) => {
                 vec![iodir(Some(self.devices[device].id))]
@@ -327,7 +328,7 @@ impl World {
                     let pscid = (!global).then_some(space.pscid);
                     // A device context that was spoiled has tags of its own for the same tables.
                     if self.retagged {
-                        return all_first();
+                        return first(Some(iova));
                     }
                     vec![vma(gscid, pscid, Some(iova))]
                 }
@@ -480,14 +481,9 @@ impl World {
             Some(to) => iova | to & ((1 << span) - 1),
             None => iova | inside,
         };
-        self.put_leaf(
-            ram,
-            &stage,
-            at,
-            leaf,
-            Kind::FirstLeaf,
-            Some((index, target)),
-        );
+        // It is invalidated by another address in it than devices use.
+        let other = iova | self.rng.random::<u64>() & ((1 << span) - 1) & !0xfff;
+        self.put_leaf(ram, &stage, at, leaf, Kind::FirstLeaf, Some((index, other)));
         self.spaces[index].targets.push(target);
         if let (Some(vm), None) = (space.vm, to) {
             self.map_second(ram, vm, base | inside);
