@@ -431,7 +431,8 @@ impl World {
             // The same tables may be read otherwise now: other tags.
             self.retagged = true;
             ta = ta & !(0xf_ffff << 12) | u64::from(self.fresh_id()) << 12;
-            if device.vm.is_some() {
+            // Of a guest too that the flip makes.
+            if self.caps.second_stage() {
                 let gscid = u64::from(self.fresh_gscid());
                 iohgatp = iohgatp & !(0xffff << 44) | gscid << 44;
             }
