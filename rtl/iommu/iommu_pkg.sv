@@ -301,6 +301,18 @@ package iommu_pkg;
   endfunction
   localparam iommu_cfg_t CfgMinimal = cfg_minimal(CfgNone);
 
+  /// The least of each feature that has parts: ATS without T2GPA, SXL and GXL without Sv32 and Sv32x4,
+  /// second stage and process directory with one format each.
+  function automatic iommu_cfg_t cfg_partial(iommu_cfg_t cfg);
+    cfg_partial = cfg;
+    cfg_partial.sv39x4 = 1'b1;
+    cfg_partial.msi_flat = 1'b1;
+    cfg_partial.ats = 1'b1;
+    cfg_partial.pd8 = 1'b1;
+    cfg_partial.gxl_writable = 1'b1;
+  endfunction
+  localparam iommu_cfg_t CfgPartial = cfg_partial(CfgMinimal);
+
   /// Everything that is implemented.
   function automatic iommu_cfg_t cfg_full(iommu_cfg_t cfg);
     cfg_full = cfg;

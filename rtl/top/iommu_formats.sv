@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-/// Five IOMMUs behind one set of ports, for the block tests: one with base-format device contexts, one
+/// Six IOMMUs behind one set of ports, for the block tests: one with base-format device contexts, one
 /// with extended-format ones (capabilities.MSI_FLAT), one with everything, one with the least, one with
-/// the other choices. A strap chooses; the others have no clock.
+/// the other choices, one with parts of features. A strap chooses; the others have no clock.
 module iommu_formats
   import iommu_pkg::*;
 #(
     /// Which of them there are, a bit each: fewer are built faster.
-    parameter int unsigned Present = 31
+    parameter int unsigned Present = 63
 ) (
     /// Clock.
     input logic clk_i,
     /// Reset, active low.
     input logic rst_ni,
-    /// 0: base format, 1: extended format, 2: everything, 3: the least, 4: the other choices; static.
+    /// 0: base format, 1: extended format, 2: everything, 3: the least, 4: the other choices,
+    /// 5: parts of features; static.
     input logic [2:0] config_i,
 
     /// Translation request; ready/valid, stable until taken.
@@ -82,8 +83,10 @@ module iommu_formats
     /// Acknowledge, one cycle.
     input logic drain_ack_i
 );
-  localparam int unsigned Num = 5;
-  localparam iommu_cfg_t [Num-1:0] Cfgs = {CfgOther, CfgMinimal, CfgFull, CfgMsiFlat, CfgBase};
+  localparam int unsigned Num = 6;
+  localparam iommu_cfg_t [Num-1:0] Cfgs = {
+    CfgPartial, CfgOther, CfgMinimal, CfgFull, CfgMsiFlat, CfgBase
+  };
 
   logic [Num-1:0] tr_req_ready, tr_rsp_valid, mem_req_valid, reg_rsp_valid, drain_req;
   logic [Num-1:0] mrif_req_ready, mrif_done, msg_in_ready, msg_out_valid;

@@ -23,3 +23,4 @@ mod statements;
 mod tables;
 mod tampered;
 mod two_stages;
+mod watchdog;

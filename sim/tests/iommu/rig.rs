@@ -28,6 +28,8 @@ const FULL: u32 = 2;
 const MINIMAL: u32 = 3;
 /// Strap of the configuration with the other choices.
 const OTHER: u32 = 4;
+/// Strap of the configuration with parts of features.
+const PARTIAL: u32 = 5;
 const QUEUE_LOG2: u32 = 7;
 
 pub struct Rig {
@@ -48,6 +50,8 @@ pub struct Rig {
     pub held: Option<u64>,
     /// The bridge does not acknowledge drains.
     pub undrained: bool,
+    /// Memory takes no request.
+    pub unready: bool,
     owed: VecDeque<memory::Owed>,
     /// Memory accesses since the last request began.
     pub accesses: Vec<Access>,
@@ -86,6 +90,11 @@ impl Rig {
         Self::with(seed, OTHER)
     }
 
+    /// [`Self::new`] of the configuration with parts of features.
+    pub fn partial(seed: u64) -> Self {
+        Self::with(seed, PARTIAL)
+    }
+
     fn with(seed: u64, config: u32) -> Self {
         let mut rig = Self {
             model: Model::new().expect("the model is compiled in"),
@@ -98,6 +107,7 @@ impl Rig {
             race: None,
             held: None,
             undrained: false,
+            unready: false,
             owed: VecDeque::new(),
             now: 0,
             accesses: Vec::new(),

@@ -436,6 +436,7 @@ impl World {
                 let gscid = u64::from(self.fresh_gscid());
                 iohgatp = iohgatp & !(0xffff << 44) | gscid << 44;
             }
+            self.new_process_tags(ram, device.id);
         }
         let mut words = [tc, iohgatp, ta, fsc, msi[0], msi[1], msi[2], 0];
         if let Some((word, bit)) = flipped {

@@ -193,6 +193,18 @@ impl World {
         }
         let new = stage.get(ram, ta) & !(0xf_ffff << 12) | u64::from(pscid) << 12;
         stage.put(ram, ta, new);
+        self.new_process_tags(ram, self.devices[device].id);
+    }
+
+    /// The same for all processes of a device: by another SXL, or without a guest, their tables are others.
+    pub(super) fn new_process_tags(&mut self, ram: &mut FlatMemory, device: u32) {
+        let of_device = |s: &&Site| {
+            s.kind == Kind::ProcessTable && s.process.is_some_and(|(id, _)| id == device)
+        };
+        let sites: Vec<Site> = self.sites.iter().filter(of_device).copied().collect();
+        for site in sites {
+            self.new_process_tag(ram, &site);
+        }
     }
 
     /// The same for a process, whose table is at `site`.
@@ -281,7 +293,12 @@ impl World {
         let (Some(kind), Some(fault)) = (self.random_kind(), self.pick(&faults)) else {
             return;
         };
-        let share = self.pick(&[5, 40]).unwrap_or(5);
+        // Few requests end in an interrupt file.
+        let share = if kind == discriminant(&Kind::InterruptFile) {
+            100
+        } else {
+            self.pick(&[5, 40]).unwrap_or(5)
+        };
         for index in self.sites_of(kind) {
             if self.chance(share) {
                 let site = self.sites[index];

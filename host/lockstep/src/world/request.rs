@@ -119,6 +119,9 @@ impl World {
             targets.push(page << 12);
             // The window of the guest's tables is a good target too.
             targets.push(page << 12 ^ 1 << 20);
+            if self.chance(20) {
+                return page << 12 | random & 4;
+            }
         }
         let mut address = self.pick(&targets).unwrap_or(random >> 20);
         match self.rng.random_range(0..100) {

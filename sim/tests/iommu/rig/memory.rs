@@ -68,7 +68,7 @@ impl Rig {
 
     pub(super) fn drive_memory(&mut self) {
         let input = &mut self.model.input;
-        input.set_mem_req_ready_i(true);
+        input.set_mem_req_ready_i(!self.unready);
         input.set_mem_rsp_valid_i(false);
         let held = self.held;
         let next = self.owed.iter().position(|o| Some(o.addr) != held);
@@ -97,7 +97,7 @@ impl Rig {
 
     pub(super) fn take_memory(&mut self) {
         let output = &self.model.output;
-        if !output.mem_req_valid_o() {
+        if self.unready || !output.mem_req_valid_o() {
             return;
         }
         let words = output.mem_req_o();

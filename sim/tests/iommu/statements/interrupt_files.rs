@@ -2,6 +2,7 @@
 
 use crate::rig::{Answer, Context, Mrif, Request, Rig, Ttyp, Vm};
 use crate::tables::SV39;
+use crate::watchdog;
 
 const DEVICE: u32 = 5;
 /// Page of the guest's interrupt file.
@@ -189,6 +190,14 @@ fn the_notice_is_sent_after_the_bit_whether_enabled_or_not() {
         s.store(0, 70);
         assert_eq!(s.rig.load(NOTICE), ID);
     }
+}
+
+#[test]
+fn a_file_that_does_not_answer_ends_the_simulation() {
+    let mut s = Setup::new(false);
+    s.rig.held = Some(s.pending(70));
+    let write = s.write(0, 70);
+    watchdog::names("gen_mrif.u_mrif", &mut s.rig, |rig| rig.begin_msi(&write));
 }
 
 /// Whatever fctl.BE, and whatever the byte order of the MSI.

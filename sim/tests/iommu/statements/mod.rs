@@ -23,6 +23,7 @@ mod invalidations;
 mod message_config;
 mod page_requests;
 mod page_tables;
+mod parts;
 mod process_context_fields;
 mod queue;
 mod queue_bases;
