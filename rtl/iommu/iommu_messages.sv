@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-/// PCIe messages: page requests go to their queue, Invalidate Completions to the account of ATS
-/// commands; responses and Invalidate Requests share the way out. Without ATS messages are taken and
-/// ignored.
+/// PCIe messages: page requests go to their queue, supported Invalidate Completions to the account of
+/// ATS commands; responses and Invalidate Requests share the way out. Without ATS messages are taken
+/// and ignored.
 module iommu_messages
   import iommu_pkg::*;
   import iommu_int_pkg::*;
@@ -92,7 +92,8 @@ module iommu_messages
     input logic mem_rsp_error_i
 );
   if (Cfg.ats) begin : gen_ats
-    logic pq_valid, pq_ready, pq_rsp_valid, pq_rsp_ready, ats_msg_valid, ats_msg_ready, sel_q, sel;
+    logic pq_rsp_valid, pq_rsp_ready, ats_msg_valid, ats_msg_ready, sel_q, sel, completion_valid;
+    msg_in_t completion;
     msg_out_t pq_rsp, ats_msg;
 
     iommu_pq #(
@@ -108,9 +109,11 @@ module iommu_messages
         .be_i           (be_i),
         .level_o        (level_o),
         .event_o        (event_o),
-        .msg_valid_i    (pq_valid),
-        .msg_ready_o    (pq_ready),
+        .msg_valid_i    (msg_in_valid_i),
+        .msg_ready_o    (msg_in_ready_o),
         .msg_i          (msg_in_i),
+        .completion_valid_o(completion_valid),
+        .completion_o      (completion),
         .rsp_valid_o    (pq_rsp_valid),
         .rsp_ready_i    (pq_rsp_ready),
         .rsp_o          (pq_rsp),
@@ -142,15 +145,12 @@ module iommu_messages
         .busy_o            (busy_o),
         .timeout_o         (timeout_o),
         .timeout_ack_i     (timeout_ack_i),
-        .completion_valid_i(msg_in_valid_i && msg_in_i.inv_completion),
-        .completion_i      (msg_in_i),
+        .completion_valid_i(completion_valid),
+        .completion_i      (completion),
         .msg_valid_o       (ats_msg_valid),
         .msg_ready_i       (ats_msg_ready),
         .msg_o             (ats_msg)
     );
-
-    assign pq_valid = msg_in_valid_i && !msg_in_i.inv_completion;
-    assign msg_in_ready_o = msg_in_i.inv_completion || pq_ready;
 
     // A message that is offered stays until it is taken.
     logic held_q;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-/// Page requests (IOMMU §2.7, §3.3): registers pqb, pqh, pqt and pqcsr, the page-request queue, and
-/// the responses that the IOMMU gives itself when a request cannot be queued. One request at a time.
+/// Messages of devices: page requests (IOMMU §2.7, §3.3) with registers pqb, pqh, pqt and pqcsr, the
+/// page-request queue, and the responses that the IOMMU gives itself when a request cannot be queued;
+/// Invalidate Completions, which only a device with EN_ATS may send (§2.1.3.1). One message at a time.
 module iommu_pq
   import iommu_pkg::*;
   import iommu_int_pkg::*;
@@ -31,12 +32,16 @@ module iommu_pq
     /// pqcsr.pie and a new message, one cycle: pip is set.
     output logic event_o,
 
-    /// Page Request or Stop Marker; ready/valid.
+    /// Page Request, Stop Marker or Invalidate Completion; ready/valid.
     input logic msg_valid_i,
     /// Taken.
     output logic msg_ready_o,
     /// Message.
     input msg_in_t msg_i,
+    /// Invalidate Completion of a device with EN_ATS, one cycle.
+    output logic completion_valid_o,
+    /// Message.
+    output msg_in_t completion_o,
     /// Page Request Group Response; ready/valid.
     output logic rsp_valid_o,
     /// Taken.
@@ -151,7 +156,10 @@ module iommu_pq
       end
       StDir: if (dir_req_ready_i) state_d = StDirRsp;
       StDirRsp: begin
-        if (dir_rsp_valid_i) begin
+        // An unsupported completion has no answer and leaves no record.
+        if (dir_rsp_valid_i && msg_q.inv_completion) begin
+          state_d = StIdle;
+        end else if (dir_rsp_valid_i) begin
           cause_d = dir_rsp_i.cause;
           prpr_d = dir_rsp_i.cause == CauseNone && dir_rsp_i.dc.prpr;
           code_d = dir_rsp_i.cause == CauseTypeDisallowed ? InvalidRequest : ResponseFailure;
@@ -215,6 +223,9 @@ module iommu_pq
   end
 
   assign msg_ready_o = state_q == StIdle;
+  assign completion_valid_o = state_q == StDirRsp && dir_rsp_valid_i && msg_q.inv_completion &&
+                              dir_rsp_i.cause == CauseNone && dir_rsp_i.dc.en_ats;
+  assign completion_o = msg_q;
   assign dir_req_valid_o = state_q == StDir;
   assign dir_req_o = '{device_id: msg_q.device_id};
 

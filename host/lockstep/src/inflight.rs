@@ -195,17 +195,23 @@ impl<T: IommuTop> Machine<T> {
 
     /// Requests, and in their midst changes, commands and a fence.
     fn round(&mut self, counts: &mut Counts) -> Result<(), Problem> {
-        let (changes, commands) = self.change();
+        let (changes, mut commands) = self.change();
+        // Software stops a device whose processes it renames.
+        let quiet = self.world.take_renamed_processes();
+        if quiet {
+            commands = self.world.forget_all();
+        }
         let count = self.rng.random_range(20..100);
         let requests: Vec<Request> = (0..count).map(|_| self.request()).collect();
-        let span = count / 2;
+        let span = if quiet { 1 } else { count / 2 };
         let mut schedule: Vec<(usize, Change)> = changes
             .into_iter()
             .map(|change| (self.rng.random_range(0..span), change))
             .collect();
         schedule.sort_by_key(|(at, _)| *at);
         schedule.reverse();
-        let hand_over = self.rng.random_range(span..=count * 3 / 4);
+        let last = if quiet { 0 } else { count * 3 / 4 };
+        let hand_over = self.rng.random_range(span.min(last)..=last);
         let mut commands = Some(commands);
         let mut fence = None;
         let mut flights: [Option<(Request, Stamp)>; TAGS] = [None; TAGS];
@@ -227,7 +233,8 @@ impl<T: IommuTop> Machine<T> {
                 fence = Some(data);
                 write = Some((reg::CQT, self.tail));
             }
-            if tag.is_none() && next < count && self.rng.random_bool(0.8) {
+            let may_go = !quiet || (commands.is_none() && fence.is_none());
+            if may_go && tag.is_none() && next < count && self.rng.random_bool(0.8) {
                 tag = flights.iter().position(Option::is_none);
             }
             let offer = tag.map(|t| (t as u64, &requests[next]));

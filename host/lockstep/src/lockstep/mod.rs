@@ -12,7 +12,7 @@ use crate::config::{Config, disagreements};
 use crate::coverage::Coverage;
 use crate::memory::{BASE, MESSAGES, SystemRam};
 use crate::ports::IommuTop;
-use crate::world::World;
+use crate::world::{Command, World};
 
 const ENABLE: u64 = 1;
 const BUSY: u64 = 1 << 17;
@@ -142,7 +142,7 @@ impl<T: IommuTop> Lockstep<T> {
             progress: Progress::default(),
         };
         lockstep.probe()?;
-        lockstep.start()?;
+        lockstep.start(Vec::new())?;
         Ok(lockstep)
     }
 
@@ -230,8 +230,10 @@ impl<T: IommuTop> Lockstep<T> {
         self.bench.memory.messages.clear();
         let caps = *self.iommu.capabilities();
         let ram = &mut self.iommu.memory.ram;
+        // Its GSCIDs come again.
+        let forget = self.world.forget_all();
         self.world = World::new(seed, caps, &self.config.choices, ram, TABLES);
-        self.start()
+        self.start(forget)
     }
 
     /// Out of reset: the value of every register, and what each takes of ones.
@@ -262,7 +264,8 @@ impl<T: IommuTop> Lockstep<T> {
     }
 
     /// Registers for a new machine.
-    fn start(&mut self) -> Result<()> {
+    /// Sets the machine up on an IOMMU that has to `forget` another one.
+    fn start(&mut self, mut forget: Vec<Command>) -> Result<()> {
         self.bench.timing = Timing {
             memory_latency: [0, 3, 20, 60][self.rng.random_range(0..4)],
             reorder: self.rng.random_bool(0.7),
@@ -308,7 +311,7 @@ impl<T: IommuTop> Lockstep<T> {
         if caps.hpm {
             self.start_monitor()?;
         }
-        let forget = self.world.forget_all();
+        forget.extend(self.world.forget_all());
         let ddtp = self.world.ddtp;
         self.submit(&forget)?;
         self.write_ddtp(ddtp)?;

@@ -202,6 +202,7 @@ impl World {
             s.kind == Kind::ProcessTable && s.process.is_some_and(|(id, _)| id == device)
         };
         let sites: Vec<Site> = self.sites.iter().filter(of_device).copied().collect();
+        self.renamed_processes |= !sites.is_empty();
         for site in sites {
             self.new_process_tag(ram, &site);
         }

@@ -150,6 +150,8 @@ pub struct World {
     gscids: Vec<u32>,
     /// A device context has other tags for the tables of an address space.
     retagged: bool,
+    /// Processes have got other tags since the last look: [`Self::take_renamed_processes`].
+    renamed_processes: bool,
     /// A pointer has had the G bit: leaves below it may be held as global, which PSCV keeps.
     global_pointers: bool,
     /// What has changed, in words.
@@ -183,6 +185,7 @@ impl World {
             next_id: 1,
             gscids: Vec::new(),
             retagged: false,
+            renamed_processes: false,
             global_pointers: false,
             history: Vec::new(),
         };
@@ -239,6 +242,12 @@ impl World {
     /// Whether address spaces with different tags have tables in common.
     pub const fn shares_tables(&self) -> bool {
         self.retagged
+    }
+
+    /// Whether processes have got other tags since the last call, for what their device's context says
+    /// now. Until the IOMMU has forgotten both, an old tag may stand for new tables.
+    pub const fn take_renamed_processes(&mut self) -> bool {
+        std::mem::replace(&mut self.renamed_processes, false)
     }
 
     /// Commands that make an IOMMU forget all that it may have of this machine.

@@ -301,7 +301,7 @@ fn a_fence_with_wsi_sets_fence_w_ip_when_it_completes() {
     rig.run(300);
     assert_eq!(COMMANDS.status(&mut rig), ACTIVE, "it waits");
     rig.message(&Message::Completion {
-        device_id: 0,
+        device_id: DEVICE,
         itags: 1,
         count: 1,
     });

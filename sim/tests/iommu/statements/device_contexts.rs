@@ -1,7 +1,7 @@
 //! The fields of device contexts: IOMMU §2.1.2 and §2.1.3.
 
-use crate::bench::command;
-use crate::rig::{Answer, Context, Mrif, Process, Request, Rig, Ttyp, Vm, pd};
+use crate::bench::{command, csr, reg};
+use crate::rig::{Answer, Context, Message, Mrif, Process, Request, Rig, Ttyp, Vm, pd};
 use crate::tables::{SV39, SV57, pte, tc};
 
 const DEVICE: u32 = 5;
@@ -165,6 +165,32 @@ fn translation_requests_are_supported() {
     let answer = needs_en_ats(Ttyp::AtsReq);
     assert_eq!(answer.spa, PAGE);
     assert!(answer.ats.r && answer.ats.w);
+}
+
+/// With EN_ATS; without, it completes nothing, leaves no record, and the fence behind it times out.
+#[test]
+fn invalidate_completions_are_supported() {
+    for (bits, supported) in [(EN_ATS, true), (0, false)] {
+        let mut s = Setup::new(SV39, 0, bits);
+        let fence = command::fence(None, false);
+        s.rig.hand_over(&[[4 | u64::from(DEVICE) << 40, 0], fence]);
+        s.rig.run(300);
+        for device_id in [DEVICE + 1, DEVICE] {
+            assert_ne!(s.rig.read(reg::CQH, 4), s.rig.read(reg::CQT, 4));
+            s.rig.message(&Message::Completion {
+                device_id,
+                itags: 1,
+                count: 1,
+            });
+            s.rig.run(300);
+        }
+        let done = s.rig.read(reg::CQH, 4) == s.rig.read(reg::CQT, 4);
+        assert_eq!(done, supported);
+        s.rig.run(10_000);
+        let late = s.rig.read(reg::CQCSR, 4) & csr::TIMEOUT != 0;
+        assert_eq!(late, !supported);
+        assert_eq!(s.rig.records(), []);
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! IOFENCE.C: IOMMU §3.1.2.
 
 use super::commands::is_illegal;
-use super::queue::{ACTIVE, COMMANDS, FENCE, INVALIDATE, TIMEOUT_CYCLES, WIRED_FENCE, give, setup};
+use super::queue::{
+    ACTIVE, COMMANDS, DEVICE, FENCE, INVALIDATE, TIMEOUT_CYCLES, WIRED_FENCE, give, setup,
+};
 use crate::bench::{command, csr, reg};
 use crate::rig::{Context, Message, Request, Rig, Sent, Ttyp, Vm};
 use crate::tables::{SV39, pte};
@@ -20,7 +22,7 @@ fn a_fence_completes_after_all_commands_before_it() {
     let [slow, flag] = [(); 2].map(|()| rig.page());
     let last = command::fence(Some((flag, 1)), false);
     let completion = Message::Completion {
-        device_id: 0,
+        device_id: DEVICE,
         itags: 1,
         count: 1,
     };

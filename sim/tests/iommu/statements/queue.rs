@@ -14,8 +14,8 @@ pub const FENCE_DONE: u64 = 1 << 11;
 /// IOFENCE.C that does nothing else, and one that sets `fence_w_ip`.
 pub const FENCE: [u64; 2] = [2, 0];
 pub const WIRED_FENCE: [u64; 2] = [2 | 1 << 11, 0];
-/// ATS.INVAL for device 0.
-pub const INVALIDATE: [u64; 2] = [4, 0];
+/// ATS.INVAL for the device.
+pub const INVALIDATE: [u64; 2] = [4 | (DEVICE as u64) << 40, 0];
 /// Longer than an ATS.INVAL may take.
 pub const TIMEOUT_CYCLES: u64 = 10_000;
 pub const ENTRIES: u64 = 128;

@@ -166,10 +166,20 @@ impl<M: SystemMemory> Iommu<M> {
         std::mem::take(&mut self.sent)
     }
 
-    /// An "Invalidate Completion" message of a device: its ITag Vector and Completion Count.
+    /// An "Invalidate Completion" message of a device: its ITag Vector and Completion Count. Without
+    /// [`Self::supports_ats`] it is an unsupported request, which completes nothing (IOMMU §2.1.3.1).
     pub fn invalidate_completion(&mut self, device_id: u32, tags: u32, count: u8) {
-        self.invalidations.complete(device_id, tags, count);
+        if self.supports_ats(device_id) {
+            self.invalidations.complete(device_id, tags, count);
+        }
         self.settle();
+    }
+
+    /// Whether the device has a context, and `EN_ATS` in it.
+    #[must_use]
+    pub fn supports_ats(&self, device_id: u32) -> bool {
+        let context = self.translator.locate(&self.memory, device_id);
+        context.is_ok_and(|dc| dc.is_some_and(|dc| dc.en_ats()))
     }
 
     /// All invalidations that devices have not completed time out.
