@@ -222,3 +222,65 @@ fn reserved_bits_of_tr_response_are_0() {
     assert_eq!(responses.map(|r| r & reserved), [0; 4]);
     assert_eq!(responses.iter().fold(0, |all, r| all | r), !reserved);
 }
+
+/// Of a process with ENS = 1 and SUM = 0: supervisor pages alone, and without Priv user pages alone.
+#[test]
+fn priv_is_supervisor_privilege() {
+    const PRIV: u64 = 1 << 1;
+    const ENS: u64 = 1 << 1;
+    let (mut rig, mut vm) = device(SV39, 0);
+    let supervisor = IOVA + 0x1000;
+    vm.map_first(&mut rig, IOVA, 0, pte::at(PAGE, ALL));
+    vm.map_first(&mut rig, supervisor, 0, pte::at(PAGE, ALL & !pte::U));
+    let root = vm.table(&mut rig);
+    let mut process = Process::of(&vm);
+    process.ta |= ENS;
+    rig.set_process(&mut vm, root, pd::PD8, 3, process, false);
+    let context = Context {
+        fsc: pd::PD8 << 60 | root >> 12,
+        ..Context::of(&vm).tc(tc::PDTV)
+    };
+    let ddt = rig.read(reg::DDTP, 8) >> 10 << 12;
+    rig.set_context(ddt, DEVICE, context);
+    for (iova, bits, allowed) in [
+        (IOVA, 0, true),
+        (IOVA, PRIV, false),
+        (supervisor, 0, false),
+        (supervisor, PRIV, true),
+    ] {
+        let answer = ask(&mut rig, DEVICE, iova, pid(3) | PV | bits);
+        if allowed {
+            assert_eq!(answer, ppn(PAGE));
+            assert_eq!(rig.records(), []);
+        } else {
+            assert_eq!(answer & FAULT, FAULT);
+            let records = rig.records();
+            assert_eq!((records[0].cause, records[0].privileged), (13, bits != 0));
+        }
+    }
+}
+
+/// With NW, so that no write is asked for: X is needed then, and R alone otherwise.
+#[test]
+fn exe_is_execution() {
+    const EXE: u64 = 1 << 2;
+    let (mut rig, mut vm) = device(SV39, 0);
+    for (permissions, reads, executes) in [
+        (pte::R, true, false),
+        (pte::X, false, true),
+        (pte::R | pte::X, true, true),
+    ] {
+        let leaf = ALL & !(pte::R | pte::W | pte::X) | permissions;
+        vm.map_first(&mut rig, IOVA, 0, pte::at(PAGE, leaf));
+        rig.forget();
+        for (bits, allowed, cause) in [(0, reads, 13), (EXE, executes, 12)] {
+            let answer = ask(&mut rig, DEVICE, IOVA, bits);
+            let records = rig.records();
+            if allowed {
+                assert_eq!((answer, records.len()), (ppn(PAGE), 0));
+            } else {
+                assert_eq!((answer & FAULT, records[0].cause), (FAULT, cause));
+            }
+        }
+    }
+}

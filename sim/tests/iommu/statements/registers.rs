@@ -406,3 +406,25 @@ fn a_change_to_off_lets_requests_under_way_end() {
         assert!(aborted(&s.rig.ask(request)));
     }
 }
+
+/// To every mode, and to Off too: it has not taken effect until the bridge has made visible what was
+/// translated before it.
+#[test]
+fn a_change_of_the_mode_waits_for_the_bridge() {
+    for mode in [OFF, BARE, 2, 3, 4] {
+        let mut rig = Rig::new(54);
+        let root = rig.page();
+        rig.set_ddtp(BARE, root);
+        rig.translate(READ);
+        rig.undrained = true;
+        rig.write(reg::DDTP, 8, root >> 12 << 10 | mode);
+        for _ in 0..20 {
+            rig.run(50);
+            assert_eq!(rig.read(reg::DDTP, 4) & BUSY, BUSY, "{mode}");
+        }
+        rig.undrained = false;
+        rig.run(50);
+        assert_eq!(rig.read(reg::DDTP, 8), root >> 12 << 10 | mode);
+        assert_eq!(rig.ask(READ).cause == 256, mode == OFF);
+    }
+}
