@@ -281,9 +281,13 @@ impl<T: IommuTop> Lockstep<T> {
                 let tags = 1 << tag;
                 for _ in 0..needed {
                     if self.chance(20) {
-                        // Another function has nothing to complete.
+                        // Another device has nothing to complete, be it one with ATS.
+                        let known = self.world.device_id();
                         let other = device_id ^ 1 << self.rng.random_range(0..24);
-                        self.complete(other, tags, count)?;
+                        let other = if self.chance(70) { known } else { other };
+                        if other != device_id {
+                            self.complete(other, tags, count)?;
+                        }
                     }
                     self.complete(device_id, tags, count)?;
                     if self.chance(20) {
