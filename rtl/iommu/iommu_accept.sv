@@ -23,7 +23,7 @@ module iommu_accept
     output logic dbg_req_ready_o,
     /// Request.
     input tr_req_t dbg_req_i,
-    /// A page request asks for its device context; ready/valid.
+    /// A message asks for its device context; ready/valid.
     input logic dir_req_valid_i,
     /// Request taken.
     output logic dir_req_ready_o,

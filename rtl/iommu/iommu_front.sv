@@ -38,7 +38,7 @@ module iommu_front
     input tr_req_t dbg_req_i,
     /// `tr_rsp_o` is the answer to it, valid only.
     output logic dbg_rsp_valid_o,
-    /// A page request asks for its device context; ready/valid.
+    /// A message asks for its device context; ready/valid.
     input logic dir_req_valid_i,
     /// Request taken.
     output logic dir_req_ready_o,

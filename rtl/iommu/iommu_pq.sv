@@ -135,7 +135,7 @@ module iommu_pq
   assign event_o = pie_q && new_message;
 
   // A Stop Marker is not answered, nor is a request that is not the last of its group.
-  logic answerable, permitted;
+  logic answerable, permitted, rsp_valid_q, respond;
   assign answerable = msg_q.last && (msg_q.read || msg_q.write);
   assign permitted = dir_rsp_i.dc.en_ats && dir_rsp_i.dc.en_pri;
 
@@ -195,7 +195,7 @@ module iommu_pq
           state_d = mem_rsp_error_i ? StRespond : StIdle;
         end
       end
-      default: if (!answerable || rsp_ready_i) state_d = StIdle;
+      default: if (!answerable || respond) state_d = StIdle;
     endcase
     if (turn_on) tail_d = '0;
   end
@@ -229,17 +229,28 @@ module iommu_pq
   assign dir_req_valid_o = state_q == StDir;
   assign dir_req_o = '{device_id: msg_q.device_id};
 
-  assign rsp_valid_o = state_q == StRespond && answerable;
+  // A response waits aside: a device may take messages only once its completions have been taken.
+  msg_out_t rsp_q, response;
+  assign respond = state_q == StRespond && answerable && (!rsp_valid_q || rsp_ready_i);
   always_comb begin
-    rsp_o = '0;
-    rsp_o.prg_response = 1'b1;
-    rsp_o.device_id = msg_q.device_id;
+    response = '0;
+    response.prg_response = 1'b1;
+    response.device_id = msg_q.device_id;
     // A failure always repeats the PASID, the others as the device wants it.
-    rsp_o.pid_valid = msg_q.pid_valid && (code_q == ResponseFailure || prpr_q);
-    rsp_o.process_id = rsp_o.pid_valid ? msg_q.process_id : '0;
-    rsp_o.prgi = msg_q.prgi;
-    rsp_o.code = code_q;
+    response.pid_valid = msg_q.pid_valid && (code_q == ResponseFailure || prpr_q);
+    response.process_id = response.pid_valid ? msg_q.process_id : '0;
+    response.prgi = msg_q.prgi;
+    response.code = code_q;
   end
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) rsp_valid_q <= 1'b0;
+    else rsp_valid_q <= respond || (rsp_valid_q && !rsp_ready_i);
+  end
+  always_ff @(posedge clk_i) begin
+    if (respond) rsp_q <= response;
+  end
+  assign rsp_valid_o = rsp_valid_q;
+  assign rsp_o = rsp_q;
 
   assign fault_valid_o = state_q == StFault;
   always_comb begin

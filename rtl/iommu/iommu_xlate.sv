@@ -46,7 +46,7 @@ module iommu_xlate
     /// Answer.
     output tr_rsp_t dbg_rsp_o,
 
-    /// A page request asks for its device context; ready/valid.
+    /// A message asks for its device context; ready/valid.
     input logic dir_req_valid_i,
     /// Request taken.
     output logic dir_req_ready_o,

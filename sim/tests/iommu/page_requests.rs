@@ -291,6 +291,26 @@ fn a_fence_waits_for_invalidations() {
     assert_eq!(s.rig.read(reg::CQCSR, 4) & (csr::TIMEOUT | csr::ILLEGAL), 0);
 }
 
+/// A device that takes no message until its completions are taken: the IOMMU's own response waits, and
+/// no fence for it.
+#[test]
+fn a_response_does_not_hold_back_completions() {
+    let mut s = Setup::new();
+    let fence = command::fence(None, false);
+    s.rig
+        .hand_over(&[[INVAL | u64::from(DEVICE) << 40, 0], fence]);
+    assert!(s.waits());
+    s.rig.write(reg::PQCSR, 4, 0);
+    s.rig.deaf = true;
+    s.rig.message(&page(None, [true; 3]));
+    s.rig.message(&completion(DEVICE, 1, 1));
+    assert!(!s.waits());
+    s.rig.deaf = false;
+    let sent = s.rig.sent();
+    assert_eq!(sent.len(), 2, "the invalidation, and a failure");
+    assert!(matches!(sent[1], Sent::Response { code: FAILURE, .. }));
+}
+
 /// There are 32 tags; a command waits for one of them.
 #[test]
 fn tags_of_invalidations() {

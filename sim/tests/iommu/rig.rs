@@ -1,4 +1,4 @@
-//! The IOMMU with everything in its configuration, the least, or the other choices, without the judge:
+//! The IOMMU with everything in its configuration, the least, the other choices, or parts, without the judge:
 //! what it must do stands in the tests, from the specification's text.
 
 mod layout;
@@ -52,6 +52,8 @@ pub struct Rig {
     pub undrained: bool,
     /// Memory takes no request.
     pub unready: bool,
+    /// Devices take no message.
+    pub deaf: bool,
     owed: VecDeque<memory::Owed>,
     /// Memory accesses since the last request began.
     pub accesses: Vec<Access>,
@@ -108,6 +110,7 @@ impl Rig {
             held: None,
             undrained: false,
             unready: false,
+            deaf: false,
             owed: VecDeque::new(),
             now: 0,
             accesses: Vec::new(),
@@ -461,7 +464,7 @@ impl Rig {
         self.drained = self.model.output.drain_req_o() && !self.drained && !self.undrained;
         self.model.input.set_drain_ack_i(self.drained);
         let ready = self.rng.random_bool(0.5);
-        self.model.input.set_msg_out_ready_i(ready);
+        self.model.input.set_msg_out_ready_i(ready && !self.deaf);
         if let Err(e) = self.model.cycle() {
             panic!("{e}");
         }

@@ -263,7 +263,6 @@ impl<T: IommuTop> Lockstep<T> {
         Ok(())
     }
 
-    /// Registers for a new machine.
     /// Sets the machine up on an IOMMU that has to `forget` another one.
     fn start(&mut self, mut forget: Vec<Command>) -> Result<()> {
         self.bench.timing = Timing {

@@ -258,7 +258,7 @@ impl<T: IommuTop> Lockstep<T> {
             let segment = if word >> 33 & 1 == 1 { word >> 56 } else { 0 };
             let device_id = (segment << 16 | word >> 40 & 0xffff) as u32;
             // Without ATS the device completes nothing, and a timeout takes long.
-            if self.iommu.supports_ats(device_id) || (timeout.is_some() && self.chance(1)) {
+            if self.iommu.supports_ats(device_id) || (timeout.is_some() && self.chance(5)) {
                 invalidated.push(device_id);
                 commands.push([word, self.rng.random::<u64>() & !0x7fe]);
             }
@@ -367,6 +367,9 @@ impl<T: IommuTop> Lockstep<T> {
                 self.write(reg::IPSR, 4, value)?;
             }
             1 => {
+                // Messages that the mask comes before would be held back.
+                let settled = self.bench.settle();
+                self.dut(settled)?;
                 let vector = self.rng.random_range(0..16);
                 let masked = self.rng.random_range(0..2);
                 self.write(reg::MSI_CFG_TBL + 16 * vector + 12, 4, masked)?;

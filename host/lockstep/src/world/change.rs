@@ -5,7 +5,7 @@ use std::mem::{Discriminant, discriminant};
 use rand::RngExt;
 use tlproof_golden::iommu::{FlatMemory, Injected};
 
-use super::tables::{Stage, entry, pte};
+use super::tables::{Stage, entry, pte, target};
 use super::{Command, Kind, Site, World};
 
 /// Data pages lie beyond main memory: nothing is read there.
@@ -75,6 +75,14 @@ impl World {
             Kind::InterruptFile => return Vec::new(),
         };
         let mut new = old ^ 1 << bit;
+        if site.kind == Kind::SecondLeaf
+            && super::build::in_ram(target(old))
+            && super::build::in_ram(target(new))
+            && target(old) != target(new)
+        {
+            // A table of the guest would become another one's.
+            return Vec::new();
+        }
         if site.kind == Kind::FirstPointer && (1 << bit) & pte::G != 0 {
             self.global_pointers = true;
         }
