@@ -250,3 +250,40 @@ fn process_contexts_are_tagged_by_device() {
         s.are_told_apart([(other, IOVA), (READ, PAGE)]);
     }
 }
+
+/// IOTINVAL.GVMA of the address, of the guest, and of all guests: to another page, and into memory.
+#[test]
+fn entries_of_interrupt_files_are_forgotten_by_gvma() {
+    const GVMA: u64 = 1 | 1 << 7;
+    const GUEST: u64 = 1 << 33 | 7 << 44;
+    const AV: u64 = 1 << 10;
+    let mut s = Setup::new(SV39);
+    let [table, file] = [(); 2].map(|()| s.rig.page());
+    let [.., at] = entries(&mut s.rig, s.devices, DEVICE);
+    let context = Context {
+        msi: [1 << 60 | table >> 12, 0, GPA >> 12],
+        ..s.context
+    };
+    store_context(&mut s.rig, at, context);
+    let basic = |page: u64| page >> 12 << 10 | 3 << 1 | 1;
+    let write = Request {
+        ttyp: Ttyp::UntransWr,
+        ..READ
+    };
+    for command in [
+        [GVMA | GUEST | AV, GPA >> 12 << 10],
+        [GVMA | GUEST, 0],
+        [GVMA, 0],
+    ] {
+        s.rig.store(table, basic(IMSIC));
+        s.rig.forget();
+        assert_eq!(s.rig.translate(write).spa, IMSIC);
+        s.rig.store(table, basic(IMSIC + 0x1000));
+        s.rig.sync(&[command]);
+        assert_eq!(s.rig.translate(write).spa, IMSIC + 0x1000);
+        s.rig.store(table, file >> 9 << 7 | 1 << 1 | 1);
+        s.rig.sync(&[command]);
+        let answer = s.rig.translate(write);
+        assert_eq!((answer.is_mrif, answer.mrif), (true, file));
+    }
+}

@@ -22,7 +22,10 @@ const fn selector(i: u32) -> u32 {
 
 /// Nothing is translated; each selector counts untranslated requests.
 fn setup() -> Rig {
-    let mut rig = Rig::new(37);
+    counting(Rig::new(37))
+}
+
+fn counting(mut rig: Rig) -> Rig {
     rig.set_ddtp(1, 0);
     for i in 1..=COUNTERS {
         rig.write(selector(i), 8, UNTRANSLATED);
@@ -274,5 +277,26 @@ fn fields_of_selectors_can_be_written() {
     }
     for i in 1..=COUNTERS {
         assert_eq!(rig.read(selector(i), 8), 0xa_5a5a_0000 | u64::from(i));
+    }
+}
+
+/// Whatever OF of the others is.
+#[test]
+fn an_overflow_of_each_counter_sets_pmip_unless_of_is_1() {
+    for (mut rig, counters, last) in [
+        (setup(), COUNTERS, u64::MAX),
+        (counting(Rig::other(37)), 3, (1 << 40) - 1),
+    ] {
+        for i in (1..=counters).rev() {
+            for expected in [PMIP, 0] {
+                rig.write(counter(i), 8, last);
+                assert_eq!(pending(&mut rig), 0, "{i}");
+                count(&mut rig);
+                assert_eq!(rig.read(counter(i), 8), 0);
+                assert_eq!(rig.read(selector(i), 8), OF | UNTRANSLATED);
+                assert_eq!(pending(&mut rig), expected, "{i}");
+                rig.write(reg::IPSR, 4, PMIP);
+            }
+        }
     }
 }

@@ -15,6 +15,7 @@ const LAST_PAGE: u64 = (1 << 56) - (1 << 12);
 
 /// `tr_req_ctl`.
 const GO: u64 = 1;
+const EXE: u64 = 1 << 2;
 const NW: u64 = 1 << 3;
 const PV: u64 = 1 << 32;
 const fn pid(id: u64) -> u64 {
@@ -29,9 +30,19 @@ const fn ppn(page: u64) -> u64 {
 }
 
 fn ask(rig: &mut Rig, device: u32, iova: u64, bits: u64) -> u64 {
+    ask_writing(rig, device, iova, NW | bits)
+}
+
+/// As [`ask`], and without NW among the bits for a write, too.
+fn ask_writing(rig: &mut Rig, device: u32, iova: u64, bits: u64) -> u64 {
     rig.write(reg::TR_REQ_IOVA, 8, iova);
     let device = u64::from(device) << 40;
-    rig.write(reg::TR_REQ_CTL, 8, device | NW | bits | GO);
+    rig.write(reg::TR_REQ_CTL, 8, device | bits | GO);
+    response(rig)
+}
+
+/// What the translation under way finds.
+fn response(rig: &mut Rig) -> u64 {
     while rig.read(reg::TR_REQ_CTL, 4) & GO != 0 {}
     rig.read(reg::TR_RESPONSE, 8)
 }
@@ -263,7 +274,6 @@ fn priv_is_supervisor_privilege() {
 /// With NW, so that no write is asked for: X is needed then, and R alone otherwise.
 #[test]
 fn exe_is_execution() {
-    const EXE: u64 = 1 << 2;
     let (mut rig, mut vm) = device(SV39, 0);
     for (permissions, reads, executes) in [
         (pte::R, true, false),
@@ -281,6 +291,57 @@ fn exe_is_execution() {
             } else {
                 assert_eq!((answer & FAULT, records[0].cause), (FAULT, cause));
             }
+        }
+    }
+}
+
+/// A choice, `debug_execute_wins` in rtl/iommu/README.md: execution alone, or the write alone.
+#[test]
+fn exe_without_nw_is_execution_or_a_write() {
+    const SBE: u64 = 1 << 10;
+    for (mut rig, sbe, wanted, cause) in [
+        (Rig::new(74), 0, pte::X, 12),
+        (Rig::other(74), SBE, pte::W, 15),
+    ] {
+        let mut vm = Vm::with(&mut rig, SV39, 0, false, [sbe != 0; 2]);
+        rig.directory(&[DEVICE], Context::of(&vm).tc(sbe));
+        for permission in [pte::X, pte::W] {
+            let leaf = ALL & !(pte::W | pte::X) | permission;
+            vm.map_first(&mut rig, IOVA, 0, pte::at(PAGE, leaf));
+            rig.forget();
+            let answer = ask_writing(&mut rig, DEVICE, IOVA, EXE);
+            let causes: Vec<u64> = rig.records().iter().map(|r| r.cause).collect();
+            if permission == wanted {
+                assert_eq!((answer, causes), (ppn(PAGE), vec![]));
+            } else {
+                assert_eq!((answer & FAULT, causes), (FAULT, vec![cause]));
+            }
+        }
+    }
+}
+
+/// The high half first, which begins nothing, then the low half with Go (IOMMU §5).
+#[test]
+fn a_request_can_be_written_in_halves() {
+    let (mut rig, mut vm) = device(SV39, 0);
+    vm.map_first(&mut rig, IOVA, 0, pte::at(PAGE, ALL));
+    rig.write(reg::TR_REQ_IOVA + 4, 4, IOVA >> 32);
+    rig.write(reg::TR_REQ_IOVA, 4, IOVA & 0xffff_ffff);
+    let mut low = 0;
+    for (id, expected) in [(DEVICE + 1, FAULT), (DEVICE, ppn(PAGE))] {
+        let high = u64::from(id) << 40;
+        rig.write(reg::TR_REQ_CTL + 4, 4, high >> 32);
+        rig.run(200);
+        assert_eq!(rig.read(reg::TR_REQ_CTL, 8), high | low);
+        assert_eq!(rig.records(), []);
+        low = NW | pid(0xa_5a5a);
+        rig.write(reg::TR_REQ_CTL, 4, low | GO);
+        assert_eq!(response(&mut rig), expected);
+        assert_eq!(rig.read(reg::TR_REQ_CTL, 8), high | low);
+        let records = rig.records();
+        assert_eq!(records.len() as u64, expected & FAULT);
+        for record in records {
+            assert_eq!((record.cause, record.device_id), (258, id.into()));
         }
     }
 }

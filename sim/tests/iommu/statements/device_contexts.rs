@@ -167,14 +167,29 @@ fn translation_requests_are_supported() {
     assert!(answer.ats.r && answer.ats.w);
 }
 
-/// With EN_ATS; without, it completes nothing, leaves no record, and the fence behind it times out.
+/// Of a valid context with EN_ATS; without one, at the time of the completion, it completes nothing,
+/// leaves no record, and the fence behind it times out.
 #[test]
 fn invalidate_completions_are_supported() {
-    for (bits, supported) in [(EN_ATS, true), (0, false)] {
+    const RESERVED: u64 = 1 << 40;
+    let [off, bare] = [0, 1].map(Some);
+    for (bits, mode, supported) in [
+        (EN_ATS, None, true),
+        (0, None, false),
+        (EN_ATS | RESERVED, None, false),
+        (EN_ATS, off, false),
+        (EN_ATS, bare, false),
+    ] {
         let mut s = Setup::new(SV39, 0, bits);
+        // A valid context is held.
+        s.rig.ask(of(Ttyp::UntransRd, IOVA));
+        s.rig.records();
         let fence = command::fence(None, false);
         s.rig.hand_over(&[[4 | u64::from(DEVICE) << 40, 0], fence]);
         s.rig.run(300);
+        if let Some(mode) = mode {
+            s.rig.set_ddtp(mode, s.ddt);
+        }
         for device_id in [DEVICE + 1, DEVICE] {
             assert_ne!(s.rig.read(reg::CQH, 4), s.rig.read(reg::CQT, 4));
             s.rig.message(&Message::Completion {
@@ -191,6 +206,35 @@ fn invalidate_completions_are_supported() {
         assert_eq!(late, !supported);
         assert_eq!(s.rig.records(), []);
     }
+}
+
+/// Whether it has EN_ATS is known when its context has been read.
+#[test]
+fn a_fence_waits_for_the_context_of_a_completion() {
+    let mut s = Setup::new(SV39, 0, EN_ATS);
+    s.rig.translate(of(Ttyp::UntransRd, IOVA));
+    let context = s.ddt + 64 * u64::from(DEVICE);
+    s.rig.hand_over(&[
+        command::iodir(None),
+        [4 | u64::from(DEVICE) << 40, 0],
+        command::fence(None, false),
+    ]);
+    s.rig.run(300);
+    s.rig.held = Some(context);
+    s.rig.message(&Message::Completion {
+        device_id: DEVICE,
+        itags: 1,
+        count: 1,
+    });
+    for _ in 0..3 {
+        s.rig.run(500);
+        assert_eq!(s.rig.accesses.last().map(|a| a.addr), Some(context));
+        assert_ne!(s.rig.read(reg::CQH, 4), s.rig.read(reg::CQT, 4));
+    }
+    s.rig.held = None;
+    s.rig.run(300);
+    assert_eq!(s.rig.read(reg::CQH, 4), s.rig.read(reg::CQT, 4));
+    assert_eq!(s.rig.read(reg::CQCSR, 4) & csr::TIMEOUT, 0);
 }
 
 #[test]

@@ -416,3 +416,41 @@ fn an_idt_that_the_event_does_not_support_counts_nothing() {
         assert_eq!(s.cold(event | IDT | ids, &requests), expected, "{event}");
     }
 }
+
+/// By events of the request and of what it misses.
+#[test]
+fn filters_compare_all_20_bits_of_pid_pscid() {
+    let mut s = Setup::new(SV39, SV39, true);
+    let root = s.vm.table(&mut s.rig);
+    let fsc = pd::PD20 << 60 | root >> 12;
+    s.rig
+        .set_context(s.ddt, DEVICE, Context { fsc, ..s.context });
+    // Each bit is 0 and 1.
+    for process_id in [0xa_5a5a, 0x5_a5a5] {
+        let pscid = u64::from(process_id) ^ 0xf_ffff;
+        let process = Process {
+            ta: pscid << 12 | 1,
+            ..Process::of(&s.vm)
+        };
+        s.rig
+            .set_process(&mut s.vm, root, pd::PD20, process_id, process, false);
+        let requests = [READ.of(process_id)];
+        for (idt, id, events) in [
+            (
+                0,
+                process_id.into(),
+                [1, TLB_MISS, PDT_WALK, FIRST_STAGE].as_slice(),
+            ),
+            (IDT, pscid, &[TLB_MISS, FIRST_STAGE, SECOND_STAGE]),
+        ] {
+            for event in events {
+                let filter = event | idt | PV;
+                assert_ne!(s.cold(filter | pid(id), &requests), 0, "{event}");
+                for bit in 0..20 {
+                    let other = filter | pid(id ^ 1 << bit);
+                    assert_eq!(s.cold(other, &requests), 0, "{event} {bit}");
+                }
+            }
+        }
+    }
+}

@@ -1,10 +1,11 @@
 //! Invalidation of non-leaf entries (NL) and of ranges (S): IOMMU §8.2, §8.3.
 
 use super::spaces::{
-    AV, FAR, GUESTS, GVMA, IOVA, SPACES, Setup, Space, VMA, gscid, one_of_each, page, pscid,
+    AV, FAR, GUESTS, GVMA, IOVA, OTHER, SPACES, Setup, Space, VMA, gscid, one_of_each, page, pscid,
 };
 use crate::bench::reg;
 use crate::rig::Rig;
+use crate::tables::pte;
 
 const NL: u64 = 1 << 34;
 /// In the second doubleword.
@@ -166,5 +167,39 @@ fn the_largest_range_is_everything() {
         let pages = [&low[..], &[high]].concat();
         assert_eq!(s.seen(0, &pages, [kind | AV, addr << 10 | S]), pages);
         assert_eq!(s.seen(0, &low, [kind | AV, addr << 10]), []);
+    }
+}
+
+/// 64 KiB by NAPOT and 2 MiB, held by its first address; the range has its last 8 KiB, then those of
+/// the pages beside it.
+#[test]
+fn a_range_in_a_large_page_names_all_of_it() {
+    const BEFORE: u64 = 1 << 54;
+    for level in [0, 1] {
+        for (mut s, kind) in one_of_each() {
+            let (size, entries) = [(1 << 16, 16), (1 << 21, 1)][level as usize];
+            let first = IOVA & !(size - 1);
+            let entry = s.entry(0, first, level);
+            let set = |rig: &mut Rig, to| {
+                let leaf = match level {
+                    0 => pte::at(to + size / 2, pte::ALL | pte::N),
+                    _ => pte::at(to, pte::ALL),
+                };
+                for i in 0..entries {
+                    rig.store(entry + 8 * i, leaf);
+                }
+            };
+            for nl in [0, NL] {
+                set(&mut s.rig, BEFORE);
+                s.rig.forget();
+                assert_eq!(s.translate(0, first), BEFORE);
+                set(&mut s.rig, OTHER);
+                for (after, expected) in [(0, BEFORE), (2 * size, BEFORE), (size, OTHER)] {
+                    let named = range(first + after - 0x2000, 0);
+                    s.rig.sync(&[[kind | AV | nl, named]]);
+                    assert_eq!(s.translate(0, first), expected, "{level} {after:#x}");
+                }
+            }
+        }
     }
 }

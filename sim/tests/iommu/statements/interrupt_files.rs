@@ -25,13 +25,18 @@ struct Setup {
 impl Setup {
     /// With `fctl.BE`.
     fn new(be: bool) -> Self {
+        Self::with_notice(be, NOTICE)
+    }
+
+    /// With the page of the notice.
+    fn with_notice(be: bool, page: u64) -> Self {
         let mut rig = Rig::new(81);
         rig.set_fctl(be.into());
         let vm = Vm::with(&mut rig, 0, SV39, false, [be; 2]);
         let table = rig.page();
         let file = rig.page() + 0x600;
         rig.store_as(table, file >> 9 << 7 | 1 << 1 | 1, be);
-        let notice = NOTICE >> 12 << 10 | ID & 0x3ff | ID >> 10 << 60;
+        let notice = page >> 12 << 10 | ID & 0x3ff | ID >> 10 << 60;
         rig.store_as(table + 8, notice, be);
         let context = Context {
             msi: [1 << 60 | table >> 12, 0, PAGE >> 12],
@@ -238,4 +243,19 @@ fn an_access_fault_of_the_file_is_cause_264() {
     s.rig.broken.clear();
     s.store(0, 71);
     assert_eq!(s.rig.records(), []);
+}
+
+/// As a message of the IOMMU (IOMMU §5.29), with the whole address of its page.
+#[test]
+fn an_access_fault_of_the_notice_is_cause_273() {
+    for page in [0xa5_5a5a_a5a5_5000, 0x5a_a5a5_5a5a_a000] {
+        let mut s = Setup::with_notice(false, page);
+        s.rig.broken.insert(page);
+        s.store(0, 70);
+        assert_eq!(s.rig.load(s.pending(70)), 1 << 6);
+        let records = s.rig.records();
+        assert_eq!(records.len(), 1);
+        let record = records[0];
+        assert_eq!((record.cause, record.ttyp, record.iotval), (273, 0, page));
+    }
 }

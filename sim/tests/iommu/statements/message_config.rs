@@ -226,3 +226,19 @@ fn a_message_is_a_store_of_4_bytes() {
         }
     }
 }
+
+/// Of an address, and of another that has all of its other bits.
+#[test]
+fn a_message_that_faults_reports_its_whole_address() {
+    let mut rig = enabled(false);
+    for to in [MESSAGE + 4, ADDR & !(MESSAGE + 4)] {
+        rig.broken.insert(to & !0xfff);
+        rig.write(addr(0), 8, to);
+        FAULTS.feed(&mut rig);
+        let records = rig.records();
+        assert_eq!(records.len(), 2, "{records:x?}");
+        let record = records[1];
+        assert_eq!((record.cause, record.ttyp, record.iotval), (273, 0, to));
+        rig.write(reg::IPSR, 4, FAULTS.pending);
+    }
+}

@@ -1,5 +1,7 @@
 //! What the page tables of the privileged specification demand.
 
+use std::ops::Range;
+
 use crate::bench::command;
 use crate::rig::{Answer, Context, Process, Request, Rig, Ttyp, Vm, pd};
 use crate::tables::{SV39, SV48, SV57, pte, tc};
@@ -51,7 +53,10 @@ struct Space {
 
 impl Space {
     fn new(mode: u64, second: bool) -> Self {
-        let mut rig = Rig::new(40);
+        Self::with(Rig::new(40), mode, second)
+    }
+
+    fn with(mut rig: Rig, mode: u64, second: bool) -> Self {
         let (first, second_mode) = if second { (0, mode) } else { (mode, 0) };
         let mut vm = Vm::new(&mut rig, first, second_mode);
         let mut entries = Vec::new();
@@ -121,6 +126,21 @@ impl Space {
     /// As [`Self::accepts`], with a leaf of this level.
     fn accepts_leaf(&mut self, kind: Kind, level: usize, leaf: u64) {
         self.accepts(kind, level, leaf, 1 << (12 + 9 * level));
+    }
+
+    /// Each of these bits is a page fault in leaves of every size and in pointers.
+    fn rejects_bits(&mut self, bits: Range<u32>) {
+        for level in 0..self.levels() {
+            self.accepts_leaf(READ, level, LEAF);
+            for bit in bits.clone() {
+                for kind in KINDS {
+                    self.rejects(kind, level, LEAF | 1 << bit);
+                    if level > 0 {
+                        self.rejects(kind, level, self.pointer(level) | 1 << bit);
+                    }
+                }
+            }
+        }
     }
 
     fn accepts_pointer(&mut self, level: usize) {
@@ -215,6 +235,21 @@ fn reserved_in_pointers(bits: &[u64]) {
 #[test]
 fn pointers_have_no_a_d_and_u() {
     reserved_in_pointers(&[pte::A, pte::D, pte::U]);
+}
+
+#[test]
+fn bits_58_to_54_are_reserved() {
+    for mut s in Space::all() {
+        s.rejects_bits(54..59);
+    }
+}
+
+#[test]
+fn bits_60_and_59_are_reserved_without_svrsw60t59b() {
+    for second in [false, true] {
+        let mut s = Space::with(Rig::partial(40), SV39, second);
+        s.rejects_bits(54..61);
+    }
 }
 
 #[test]
@@ -411,5 +446,45 @@ fn second_stages_have_no_global_mappings() {
         vm.map_second(&mut rig, other, 0, LEAF);
         rig.sync(&[by_guest]);
         assert_eq!(of_process(&mut rig, Ttyp::UntransRd).spa, PAGE);
+    }
+}
+
+/// Reads of a process directory and of the first stage, and the update of A and D.
+#[test]
+fn implicit_accesses_have_the_memory_type_of_the_second_stage() {
+    const PROCESS: u32 = 0x1a3;
+    const SADE: u64 = 1 << 8;
+    for pbmt in [1, 2] {
+        let mut rig = Rig::new(43);
+        let mut vm = Vm::new(&mut rig, 0, SV39);
+        vm.table_leaf |= pbmt << pte::PBMT;
+        let mut first = Vm::new(&mut rig, SV39, 0).first.expect("just made");
+        first.root = vm.table(&mut rig);
+        vm.first = Some(first);
+        vm.map_first(&mut rig, IOVA, 0, pte::at(GPA, ALL & !(pte::A | pte::D)));
+        vm.map_second(&mut rig, GPA, 0, LEAF);
+        let root = vm.table(&mut rig);
+        let process = Process::of(&vm);
+        let context = rig.set_process(&mut vm, root, pd::PD17, PROCESS, process, false);
+        rig.directory(
+            &[DEVICE],
+            Context {
+                fsc: pd::PD17 << 60 | root >> 12,
+                ..Context::of(&vm).tc(tc::PDTV | SADE)
+            },
+        );
+        rig.translate(Request::new(Ttyp::UntransWr, DEVICE, IOVA).of(PROCESS));
+        let entries = [2, 1, 0].map(|level| vm.first_entry(&mut rig, IOVA, level));
+        let pointer = root + 8 * u64::from(PROCESS >> 8);
+        let mut expected: Vec<(u64, u64)> = [pointer, context]
+            .into_iter()
+            .chain(entries)
+            .map(|at| (0, vm.physical(at)))
+            .collect();
+        expected.push((2, vm.physical(entries[2])));
+        let typed = rig.accesses.iter().filter(|a| a.pbmt == pbmt);
+        let typed: Vec<(u64, u64)> = typed.map(|a| (a.op, a.addr)).collect();
+        assert_eq!(typed, expected);
+        assert!(rig.accesses.iter().all(|a| [0, pbmt].contains(&a.pbmt)));
     }
 }

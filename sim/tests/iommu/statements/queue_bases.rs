@@ -72,6 +72,24 @@ impl Queue {
         assert_eq!(rig.read(self.base, 8), 0);
     }
 
+    /// IOMMU §5: a register of 8 bytes may be accessed in two halves.
+    fn halves_of_base_are_written_alone(self) {
+        let mut rig = self.off();
+        let low = 0xffff_ffff;
+        let a = 0xa5a_5a5a_5a5a << 10 | 0x0a;
+        let b = PPN << 10 & !a | 0x15;
+        for [old, new] in [[a, b], [b, a]] {
+            rig.write(self.base, 8, old);
+            rig.write(self.base, 4, new & low);
+            assert_eq!(rig.read(self.base, 8), old & !low | new & low);
+            rig.write(self.base, 8, old);
+            rig.write(self.base + 4, 4, new >> 32);
+            assert_eq!(rig.read(self.base, 8), new & !low | old & low);
+            assert_eq!(rig.read(self.base, 4), old & low);
+            assert_eq!(rig.read(self.base + 4, 4), new >> 32);
+        }
+    }
+
     /// A write of the base to a smaller queue; of the low half, too.
     fn base_clears_high_bits_of_index(self) {
         let mut rig = self.off();
@@ -97,6 +115,16 @@ impl Queue {
             }
         }
     }
+}
+
+#[test]
+fn halves_of_cqb_are_written_alone() {
+    COMMANDS.halves_of_base_are_written_alone();
+}
+
+#[test]
+fn halves_of_fqb_are_written_alone() {
+    RECORDS.halves_of_base_are_written_alone();
 }
 
 #[test]

@@ -123,6 +123,15 @@ fn cause_23_is_suppressed() {
     guest_page_fault(Ttyp::UntransWr, 23);
 }
 
+/// A context with DTF that is held is of no use in mode Off.
+#[test]
+fn cause_256_is_not_suppressed() {
+    not_suppressed(256, |s| {
+        s.rig.set_ddtp(0, 0);
+        s.reads(256);
+    });
+}
+
 #[test]
 fn cause_257_is_not_suppressed() {
     not_suppressed(257, |s| {
