@@ -137,7 +137,9 @@ fn big_endian_records() {
     s.context(context.tc);
     assert_eq!(s.ask(page(Some(3), READ)), []);
     let dw0 = u64::from(DEVICE) << 40 | 3 << 12 | 7 << 32;
-    assert_eq!(s.rig.load(s.queue), dw0.swap_bytes());
+    let dw1 = ADDR | 0x1a5 << 3 | 1;
+    let record = [0, 8].map(|i| s.rig.load(s.queue + i));
+    assert_eq!(record, [dw0, dw1].map(u64::swap_bytes));
 }
 
 /// What the IOMMU answers itself, with or without the PASID, and whether it reports a fault.

@@ -310,6 +310,38 @@ fn a_fence_with_wsi_sets_fence_w_ip_when_it_completes() {
     assert_eq!(status, ACTIVE | FENCE_DONE);
 }
 
+/// A fence whose store has not ended, or has faulted, has not completed.
+#[test]
+fn fence_w_ip_is_set_after_the_store_of_the_fence() {
+    let mut rig = setup(true);
+    let [good, broken] = [(); 2].map(|()| rig.page());
+    rig.broken.insert(broken);
+    let fence = |at| {
+        let [first, second] = command::fence(Some((at, 1)), false);
+        [first | WIRED_FENCE[0], second]
+    };
+    rig.held = Some(good);
+    give(&mut rig, &[fence(good)]);
+    for _ in 0..3 {
+        rig.run(300);
+        assert_eq!(COMMANDS.status(&mut rig), ACTIVE);
+    }
+    rig.held = None;
+    rig.run(100);
+    assert_eq!(COMMANDS.status(&mut rig), ACTIVE | FENCE_DONE);
+    assert_eq!(rig.load(good), 1);
+    COMMANDS.set(&mut rig, csr::ENABLE | FENCE_DONE);
+    give(&mut rig, &[fence(broken)]);
+    rig.run(300);
+    let status = COMMANDS.status(&mut rig);
+    assert_eq!(status, ACTIVE | csr::MEMORY_FAULT);
+    rig.broken.clear();
+    COMMANDS.set(&mut rig, csr::ENABLE | csr::MEMORY_FAULT);
+    rig.run(300);
+    assert_eq!(COMMANDS.status(&mut rig), ACTIVE | FENCE_DONE);
+    assert_eq!(rig.load(broken), 1);
+}
+
 #[test]
 fn fence_w_ip_does_not_stop_the_queue() {
     let mut rig = setup(true);

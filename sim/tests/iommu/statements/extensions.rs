@@ -1,7 +1,8 @@
 //! Invalidation of non-leaf entries (NL) and of ranges (S): IOMMU §8.2, §8.3.
 
 use super::spaces::{
-    AV, FAR, GUESTS, GVMA, IOVA, OTHER, SPACES, Setup, Space, VMA, gscid, one_of_each, page, pscid,
+    AV, FAR, GUESTS, GVMA, IOVA, OTHER, SPACES, Setup, Space, VMA, gscid, name_a_guest_by_16_bits,
+    one_of_each, page, pscid,
 };
 use crate::bench::reg;
 use crate::rig::Rig;
@@ -77,6 +78,13 @@ fn vma_with_nl_of_one_guest_space() {
     s.drops_all_levels([kind | NL, page(IOVA)], named);
     s.drops_leaves([kind, page(IOVA)], named);
     s.drops_leaves([kind | NL, page(FAR)], |_| false);
+}
+
+#[test]
+fn with_nl_a_guest_is_named_by_16_bits() {
+    let nl = |kind| [kind | AV | NL, page(IOVA)];
+    name_a_guest_by_16_bits(true, 2, &[nl(VMA), nl(VMA | pscid(5))]);
+    name_a_guest_by_16_bits(false, 2, &[nl(GVMA)]);
 }
 
 #[test]

@@ -46,6 +46,51 @@ fn a_fence_completes_after_all_commands_before_it() {
     }
 }
 
+/// A request that still reads what an invalidation before the fence is about may use the old entry;
+/// after the fence nothing does (§3.1.1, §3.1.3).
+#[test]
+fn a_fence_waits_for_requests_under_way() {
+    const GPA: u64 = 0x6_7654_3000;
+    const GUEST: u64 = 1 << 33 | 7 << 44;
+    let mut rig = Rig::new(59);
+    let mut vm = Vm::new(&mut rig, SV39, SV39);
+    vm.map_first(&mut rig, IOVA, 0, pte::at(GPA, pte::ALL));
+    vm.map_second(&mut rig, GPA, 0, pte::at(PAGE, pte::ALL));
+    let context = rig.directory(&[DEVICE], Context::of(&vm)) + 64 * u64::from(DEVICE);
+    let first = vm.first_entry(&mut rig, IOVA, 0);
+    let first = vm.physical(first);
+    let second = vm.second_entry(&mut rig, GPA, 0);
+    let flag = rig.page();
+    for (entry, invalidation) in [
+        (first, [1 | GUEST, 0]),
+        (second, [1 | 1 << 7 | GUEST, 0]),
+        (context, command::iodir(Some(DEVICE))),
+    ] {
+        for bits in [0, PR, PW] {
+            rig.forget();
+            rig.store(flag, 0);
+            let start = COMMANDS.index(&mut rig);
+            rig.held = Some(entry);
+            rig.begin(Request::new(Ttyp::UntransRd, DEVICE, IOVA));
+            rig.run(300);
+            assert_eq!(rig.accesses.last().map(|a| a.addr), Some(entry));
+            let [fence, addr] = command::fence(Some((flag, 1)), false);
+            rig.hand_over(&[invalidation, [fence | bits, addr]]);
+            for _ in 0..3 {
+                rig.run(500);
+                assert!(!rig.answered());
+                assert!(COMMANDS.index(&mut rig) < start + 2);
+                assert_eq!(rig.load(flag), 0);
+            }
+            rig.held = None;
+            assert_eq!(rig.finish().spa, PAGE);
+            rig.run(200);
+            assert_eq!(COMMANDS.index(&mut rig), start + 2);
+            assert_eq!(rig.load(flag), 1);
+        }
+    }
+}
+
 #[test]
 fn at_a_timeout_commands_without_timeout_are_complete() {
     let mut rig = Rig::new(57);
@@ -121,6 +166,29 @@ fn wsi_is_reserved_without_wires() {
     assert!(!is_illegal(&mut rig, FENCE));
     rig.set_fctl(2);
     assert!(!is_illegal(&mut rig, WIRED_FENCE));
+}
+
+/// In either half of a doubleword, whose other half stays, and at each bit of the address.
+#[test]
+fn with_av_data_is_stored_with_4_bytes_at_addr() {
+    const OLD: u64 = 0x1111_2222_3333_4444;
+    const DATA: u32 = 0x89ab_cdef;
+    let mut rig = setup(false);
+    let page = rig.page();
+    let low = (2..12).map(|bit| page + (1 << bit));
+    for addr in low.chain((32..56).map(|bit| 1 << bit)) {
+        let doubleword = addr & !7;
+        rig.store(doubleword, OLD);
+        rig.accesses.clear();
+        give(&mut rig, &[command::fence(Some((addr, DATA)), false)]);
+        rig.run(200);
+        let stores = rig.accesses.iter().filter(|a| a.op != 0);
+        let stores: Vec<u64> = stores.map(|a| a.addr).collect();
+        assert_eq!(stores, [addr]);
+        let shift = 8 * (addr & 4);
+        let new = OLD & !(0xffff_ffff << shift) | u64::from(DATA) << shift;
+        assert_eq!(rig.load(doubleword), new, "{addr:#x}");
+    }
 }
 
 /// Also where no memory is.

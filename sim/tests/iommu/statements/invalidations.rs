@@ -3,7 +3,7 @@
 use super::commands::is_illegal;
 use super::spaces::{
     AV, FAR, GUESTS, GVMA, IOVA, LEVELS, OTHER, PAGE, SPACES, Setup, Space, VMA, gscid,
-    one_of_each, page, pscid,
+    name_a_guest_by_16_bits, one_of_each, page, pscid,
 };
 use crate::rig::Rig;
 use crate::tables::pte;
@@ -149,6 +149,14 @@ fn vma_of_an_address_in_a_space_of_a_guest() {
     vma(true, true, true);
 }
 
+#[test]
+fn vma_names_a_guest_by_16_bits() {
+    let all = [[VMA, 0], [VMA | pscid(5), 0]];
+    let leaves = all.map(|[operands, _]| [operands | AV, page(IOVA)]);
+    name_a_guest_by_16_bits(true, 0, &[all, leaves].concat());
+    name_a_guest_by_16_bits(true, 2, &all);
+}
+
 /// Both ends of a page, NAPOT at level 0, are one translation; what is beside it is another.
 #[test]
 fn an_address_in_a_large_page_names_all_of_it() {
@@ -214,4 +222,10 @@ fn gvma_of_a_guest_address() {
         s.rig.sync(&[command]);
         assert_eq!(s.translate(0, IOVA), if seen { OTHER } else { PAGE });
     }
+}
+
+#[test]
+fn gvma_names_a_guest_by_16_bits() {
+    name_a_guest_by_16_bits(false, 0, &[[GVMA, 0], [GVMA | AV, page(IOVA)]]);
+    name_a_guest_by_16_bits(false, 2, &[[GVMA, 0]]);
 }

@@ -1,5 +1,6 @@
 //! The page-request queue: IOMMU §3.3.
 
+use super::queue::PAGES;
 use crate::bench::{csr, reg};
 use crate::rig::{Context, Message, Rig, Sent, Vm};
 use crate::tables::pte;
@@ -107,6 +108,35 @@ fn page(process_id: Option<u32>, rwl: [bool; 3]) -> Message {
         rwl,
         prgi: 0x1a5,
         addr: ADDR,
+    }
+}
+
+/// The queue is where `pqb` says, and after as many records as it says the first entry is next.
+#[test]
+fn base_and_size_are_those_of_pqb() {
+    for (base, log2) in [
+        (0xa5_5aa5_5aa5_a000, 1),
+        (0x5a_a55a_a55a_5000, 2),
+        (0x12_3456_7800_0000, 8),
+        (0x12_3456_7800_2000, 9),
+    ] {
+        let mut s = Setup::new(1);
+        PAGES.stop(&mut s.rig);
+        s.rig.write(reg::PQB, 8, base >> 12 << 10 | (log2 - 1));
+        PAGES.set(&mut s.rig, csr::ENABLE);
+        for i in 0..(1 << log2) + 1 {
+            let [index, next] = [i, i + 1].map(|i| i % (1 << log2));
+            // Software takes it out at once.
+            s.rig.write(reg::PQH, 4, index);
+            s.rig.accesses.clear();
+            s.rig.message(&page(None, READ));
+            s.rig.run(60);
+            let stores = s.rig.accesses.iter().filter(|a| a.op == 1);
+            let stores: Vec<u64> = stores.map(|a| a.addr).collect();
+            assert_eq!(stores, [base + 16 * index]);
+            assert_eq!(s.rig.load(base + 16 * index) >> 40, DEVICE.into());
+            assert_eq!(PAGES.index(&mut s.rig), next);
+        }
     }
 }
 

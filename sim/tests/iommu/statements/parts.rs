@@ -1,6 +1,7 @@
 //! What a configuration leaves out of a feature that it has, each alone, and what it chooses: IOMMU
-//! §2.1.4, §2.2.4, §3.1.3, §8.1.
+//! §2.1.4, §2.2.4, §3.1.3, §5.3, §8.1.
 
+use super::queue::{ACTIVE, COMMANDS, FAULTS, PAGES};
 use crate::bench::{csr, reg};
 use crate::rig::{Context, Process, Request, Rig, Ttyp, Vm, pd};
 use crate::tables::{SV39, SV48, SV57, pte, tc};
@@ -14,11 +15,15 @@ const PAGE: u64 = 0x1_8765_4000;
 
 /// Bits of `tc`.
 const EN_ATS: u64 = 1 << 1;
+const EN_PRI: u64 = 1 << 2;
 const T2GPA: u64 = 1 << 3;
 const SBE: u64 = 1 << 10;
 const SXL: u64 = 1 << 11;
 /// Bit of `fctl`.
 const GXL: u64 = 1 << 2;
+/// The end of memory with PAS 44, and the page before it.
+const END: u64 = 1 << 44;
+const LAST: u64 = END - 0x1000;
 /// The mode of `iosatp` and `iohgatp` that is Sv32 and Sv32x4 with SXL and GXL.
 const SV32: u64 = 8;
 
@@ -342,6 +347,80 @@ fn addresses_in_a_context_are_checked_where_it_is_located() {
             },
             PAGE,
         );
+    }
+}
+
+/// An address with a bit beyond PAS in the entry is an access fault by type, and nothing is
+/// accessed there. The last page is as any other.
+fn reaches_up_to_pas(s: &mut Setup, entry: u64) {
+    let good = s.rig.load_as(entry, true);
+    for bit in 44..56 {
+        s.rig.store_as(entry, good | pte::at(1 << bit, 0), true);
+        s.rig.forget();
+        for (ttyp, cause) in [
+            (Ttyp::UntransRx, 1),
+            (Ttyp::UntransRd, 5),
+            (Ttyp::UntransWr, 7),
+        ] {
+            s.rig.fault(Request::new(ttyp, DEVICE, IOVA), cause);
+            assert!(s.rig.accesses.iter().all(|a| a.addr < END), "{bit}");
+        }
+    }
+    let page = good >> 10 << 12;
+    for at in (0..0x1000).step_by(8) {
+        let word = s.rig.load(page + at);
+        s.rig.store(LAST + at, word);
+    }
+    s.rig.store_as(entry, pte::at(LAST, good & 0x3ff), true);
+    s.rig.forget();
+    let to = if page == PAGE { LAST } else { PAGE };
+    assert_eq!(s.rig.translate(READ).spa, to);
+    s.rig.store_as(entry, good, true);
+}
+
+/// Leaves and pointers of both stages; of the second those of a table of the first, too.
+#[test]
+fn page_tables_reach_up_to_pas() {
+    let mut s = Setup::other(SV39, 0);
+    s.set(Context::of(&s.vm).tc(SBE));
+    for level in 0..3 {
+        let entry = s.vm.first_entry(&mut s.rig, IOVA, level);
+        let entry = s.vm.physical(entry);
+        reaches_up_to_pas(&mut s, entry);
+    }
+    let mut s = Setup::other(SV39, SV39);
+    s.set(Context::of(&s.vm).tc(SBE));
+    let table = s.vm.first_entry(&mut s.rig, IOVA, 0);
+    for gpa in [GPA, table] {
+        for level in 0..3 {
+            let entry = s.vm.second_entry(&mut s.rig, gpa, level);
+            reaches_up_to_pas(&mut s, entry);
+        }
+    }
+}
+
+#[test]
+fn queues_reach_up_to_pas() {
+    let mut s = Setup::other(0, 0);
+    s.set(Context {
+        tc: tc::V | SBE | EN_ATS | EN_PRI,
+        ..Context::default()
+    });
+    for queue in [COMMANDS, FAULTS, PAGES] {
+        let wide = (44..56).map(|bit| LAST | 1 << bit);
+        for base in [LAST].into_iter().chain(wide) {
+            queue.stop(&mut s.rig);
+            s.rig.write(queue.base, 8, base >> 12 << 10 | 1);
+            queue.set(&mut s.rig, csr::ENABLE);
+            s.rig.accesses.clear();
+            queue.feed(&mut s.rig);
+            let good = base == LAST;
+            let error = if good { 0 } else { csr::MEMORY_FAULT };
+            assert_eq!(queue.status(&mut s.rig), ACTIVE | error, "{base:#x}");
+            assert_eq!(queue.index(&mut s.rig), good.into());
+            let accessed = s.rig.accesses.iter().any(|a| a.addr >= LAST);
+            assert_eq!(accessed, good);
+        }
     }
 }
 

@@ -309,7 +309,8 @@ fn supervisors_never_execute_user_pages() {
     }
 }
 
-/// Only what names PSCID of the process makes a change of its tables seen; DC.ta.PSCID is 5.
+/// Only what names PSCID of the process makes a change of its tables seen, with an address and
+/// without; DC.ta.PSCID is 5.
 #[test]
 fn pscid_is_the_address_space() {
     for (second, guest) in [(0, 0), (SV39, 1 << 33 | 7 << 44)] {
@@ -317,8 +318,8 @@ fn pscid_is_the_address_space() {
         let at = s.vm.first_entry(&mut s.rig, IOVA, 0);
         let at = s.vm.physical(at);
         let good = s.rig.load(at);
-        let invalidate = |s: &mut Setup, pscid| {
-            let [first, last] = command::iotinval(Some(pscid), None);
+        let invalidate = |s: &mut Setup, pscid, iova| {
+            let [first, last] = command::iotinval(Some(pscid), iova);
             s.rig.sync(&[[first | guest, last]]);
         };
         for bit in 0..20 {
@@ -327,15 +328,17 @@ fn pscid_is_the_address_space() {
                 ta: u64::from(pscid) << 12 | 1,
                 ..s.process
             });
-            s.translates();
-            s.rig.store(at, 0);
-            for other in [0, 5, pscid | 1 << ((bit + 1) % 20)] {
-                invalidate(&mut s, other);
+            for iova in [None, Some(IOVA)] {
                 s.translates();
+                s.rig.store(at, 0);
+                for other in [0, 5, pscid | 1 << ((bit + 1) % 20)] {
+                    invalidate(&mut s, other, iova);
+                    s.translates();
+                }
+                invalidate(&mut s, pscid, iova);
+                s.rig.fault(READ, 13);
+                s.rig.store(at, good);
             }
-            invalidate(&mut s, pscid);
-            s.rig.fault(READ, 13);
-            s.rig.store(at, good);
         }
     }
 }

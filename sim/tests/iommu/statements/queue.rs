@@ -19,12 +19,22 @@ pub const INVALIDATE: [u64; 2] = [4 | (DEVICE as u64) << 40, 0];
 /// Longer than an ATS.INVAL may take.
 pub const TIMEOUT_CYCLES: u64 = 10_000;
 pub const ENTRIES: u64 = 128;
+/// A message for the page-request queue.
+pub const PAGE_REQUEST: Message = Message::Page {
+    device_id: DEVICE,
+    process_id: None,
+    privileged: false,
+    exec: false,
+    rwl: [true, false, false],
+    prgi: 0,
+    addr: 0x1000,
+};
 
 /// The registers of a queue.
 #[derive(Clone, Copy)]
 pub struct Queue {
     pub csr: u32,
-    base: u32,
+    pub base: u32,
     /// The index that software moves.
     pub software: u32,
     /// The index that the IOMMU moves.
@@ -88,15 +98,7 @@ impl Queue {
             reg::FQCSR => {
                 rig.ask(Request::new(Ttyp::UntransRd, DEVICE + 1, 0));
             }
-            _ => rig.message(&Message::Page {
-                device_id: DEVICE,
-                process_id: None,
-                privileged: false,
-                exec: false,
-                rwl: [true, false, false],
-                prgi: 0,
-                addr: 0x1000,
-            }),
+            _ => rig.message(&PAGE_REQUEST),
         }
         rig.run(300);
     }
@@ -112,9 +114,10 @@ impl Queue {
 pub fn give(rig: &mut Rig, commands: &[[u64; 2]]) {
     let memory = COMMANDS.memory(rig);
     let mut tail = rig.read(reg::CQT, 4);
+    let big = rig.read(reg::FCTL, 4) & 1 == 1;
     for [first, second] in commands {
-        rig.store(memory + 16 * tail, *first);
-        rig.store(memory + 16 * tail + 8, *second);
+        rig.store_as(memory + 16 * tail, *first, big);
+        rig.store_as(memory + 16 * tail + 8, *second, big);
         tail = (tail + 1) % ENTRIES;
     }
     rig.write(reg::CQT, 4, tail);

@@ -1,6 +1,6 @@
 //! Bases and indexes of the queues: IOMMU §5.6 to §5.14.
 
-use super::queue::{DEVICE, FAULTS, PAGES, setup};
+use super::queue::{DEVICE, FAULTS, PAGE_REQUEST, PAGES, setup};
 use crate::bench::{command, csr, reg};
 use crate::rig::{Request, Rig, Ttyp};
 
@@ -307,5 +307,31 @@ fn a_page_request_queue_of_size_0_has_2_entries() {
             PAGES.feed(&mut rig);
         }
         assert_eq!(rig.read(reg::PQCSR, 4) & csr::OVERFLOW, csr::OVERFLOW);
+    }
+}
+
+/// As a command queue.
+#[test]
+fn a_page_request_queue_of_more_than_256_entries_is_aligned_to_its_size() {
+    for log2 in [8, 9, 10] {
+        let base = 0x12_3456_0000_0000 | 16 << log2;
+        let last = (1 << log2) - 1;
+        let mut rig = setup(false);
+        REQUESTS.turn_on(&mut rig, base, log2);
+        let stores = |rig: &mut Rig, count| {
+            rig.accesses.clear();
+            for _ in 0..count {
+                rig.message(&PAGE_REQUEST);
+            }
+            rig.run(200);
+            let stores = rig.accesses.iter().filter(|a| a.op == 1);
+            stores.map(|a| a.addr).collect::<Vec<u64>>()
+        };
+        let expected: Vec<u64> = (0..last).map(|i| base + 16 * i).collect();
+        assert_eq!(stores(&mut rig, last), expected);
+        assert_eq!(rig.read(reg::PQT, 4), last);
+        rig.write(reg::PQH, 4, last);
+        assert_eq!(stores(&mut rig, 2), [base + 16 * last, base]);
+        assert_eq!(rig.read(reg::PQT, 4), 1);
     }
 }

@@ -175,3 +175,27 @@ pub fn one_of_each() -> [(Setup, u64); 2] {
         (Setup::new(&GUESTS[..1], false), GVMA | gscid(7)),
     ]
 }
+
+/// The commands, whose GSCID is still to come, make the IOMMU forget an entry on the way to [`IOVA`]
+/// of a guest whose GSCID has one bit, whichever that is; not if their GSCID differs in a bit.
+pub fn name_a_guest_by_16_bits(first: bool, level: u32, commands: &[[u64; 2]]) {
+    let changed = OTHER | IOVA & ((1 << (12 + 9 * level)) - 1);
+    for bit in 0..16 {
+        let id = 1 << bit;
+        let mut s = Setup::new(&[(id, 5)], first);
+        let entry = s.entry(0, IOVA, level);
+        let old = s.rig.load(entry);
+        for &[operands, addr] in commands {
+            let of = |id| [operands | gscid(id), addr];
+            s.rig.store(entry, old);
+            s.rig.sync(&[[VMA | gscid(id), 0], [GVMA, 0]]);
+            assert_eq!(s.translate(0, IOVA), PAGE);
+            s.rig.store(entry, pte::at(OTHER, ALL));
+            let others: Vec<[u64; 2]> = (0..16).map(|other| of(id ^ 1 << other)).collect();
+            s.rig.sync(&others);
+            assert_eq!(s.translate(0, IOVA), PAGE, "{operands:#x}: {bit}");
+            s.rig.sync(&[of(id)]);
+            assert_eq!(s.translate(0, IOVA), changed, "{operands:#x}: {bit}");
+        }
+    }
+}

@@ -95,40 +95,36 @@ fn the_mode_is_off_or_bare_after_reset() {
     }
 }
 
+/// Addresses of entries that caches hold of a request, and the cause if they are not valid: of the
+/// device, of the process, and of each level of both stages.
+fn cached(s: &mut Setup) -> Vec<(u64, u64)> {
+    let mut entries = vec![
+        (s.ddt + 64 * u64::from(DEVICE), 258),
+        (s.vm.physical(s.root + 16 * 3), 266),
+    ];
+    let gpa = s.vm.first_value(&mut s.rig, IOVA, 0) >> 10 << 12;
+    for level in 0..3 {
+        let first = s.vm.first_entry(&mut s.rig, IOVA, level);
+        entries.push((s.vm.physical(first), 13));
+        entries.push((s.vm.second_entry(&mut s.rig, gpa, level), 21));
+    }
+    entries
+}
+
 /// Each of the caches in turn has what memory has no more, until a reset.
 #[test]
 fn caches_are_empty_after_reset() {
     let request = Setup::request(Ttyp::UntransRd, IOVA);
-    type Place = fn(&mut Setup) -> u64;
-    let places: [(Place, u64); 4] = [
-        // Device context, process context, leaves of the first and of the second stage.
-        (|s| s.ddt + 64 * u64::from(DEVICE), 258),
-        (|s| s.vm.physical(s.root + 16 * 3), 266),
-        (
-            |s| {
-                let entry = s.vm.first_entry(&mut s.rig, IOVA, 0);
-                s.vm.physical(entry)
-            },
-            13,
-        ),
-        (
-            |s| {
-                let gpa = s.vm.first_value(&mut s.rig, IOVA, 0) >> 10 << 12;
-                s.vm.second_entry(&mut s.rig, gpa, 0)
-            },
-            21,
-        ),
-    ];
-    for (place, cause) in places {
+    for i in 0..cached(&mut Setup::new(0)).len() {
         let mut s = Setup::new(0);
         assert_eq!(s.rig.translate(request).spa, PAGE);
-        let at = place(&mut s);
+        let (at, cause) = cached(&mut s)[i];
         let entry = s.rig.load(at);
         s.rig.store(at, entry & !1);
         assert_eq!(s.rig.translate(request).spa, PAGE, "held");
         assert_eq!(s.rig.accesses, []);
         s.rig.reset();
         s.rig.set_ddtp(2, s.ddt);
-        assert_eq!(s.rig.ask(request).cause, cause);
+        assert_eq!(s.rig.ask(request).cause, cause, "{i}");
     }
 }
