@@ -463,8 +463,8 @@ impl Rig {
         self.drive_memory();
         self.drained = self.model.output.drain_req_o() && !self.drained && !self.undrained;
         self.model.input.set_drain_ack_i(self.drained);
-        let ready = self.rng.random_bool(0.5);
-        self.model.input.set_msg_out_ready_i(ready && !self.deaf);
+        let ready = self.rng.random_bool(0.5) && !self.deaf;
+        self.model.input.set_msg_out_ready_i(ready);
         if let Err(e) = self.model.cycle() {
             panic!("{e}");
         }
