@@ -8,8 +8,8 @@ use tlproof_sim::ports::iommu_formats::IommuFormats;
 
 type Change = fn(&mut Choices);
 
-/// Requests within which each is noticed; the same as for defects of the RTL.
-const REQUESTS: u64 = 100_000;
+/// Requests within which each is noticed.
+const REQUESTS: u64 = 60_000;
 
 fn noticed(mut config: Config, change: Change) -> bool {
     change(&mut config.choices);

@@ -534,7 +534,9 @@ impl World {
             leaf &= !pte::U;
         }
         leaf |= self.rng.random_range(0..4) << 8;
-        if self.chance(30) {
+        // What a read-only page without D grants is a choice.
+        let clean = if leaf & pte::W == 0 { 60 } else { 30 };
+        if self.chance(clean) {
             leaf &= !pte::D;
             if self.chance(60) {
                 leaf &= !pte::A;
