@@ -15,6 +15,11 @@ module iommu_mrif
     /// Reset, active low.
     input logic rst_ni,
 
+    /// QoS IDs of iommu_qosid: the notice is a message of the IOMMU's own (IOMMU §5.27).
+    input logic [11:0] rcid_i,
+    /// MCID.
+    input logic [11:0] mcid_i,
+
     /// Write; ready/valid.
     input logic req_valid_i,
     /// Taken.
@@ -75,6 +80,8 @@ module iommu_mrif
       mem_req_o.wdata[63:0] = bits;
     end else begin
       mem_req_o.op = MemWrite;
+      mem_req_o.rcid = rcid_i;
+      mem_req_o.mcid = mcid_i;
       mem_req_o.addr = {req_q.notice_ppn, 12'd0};
       mem_req_o.len_dw = 5'd1;
       mem_req_o.wdata[10:0] = req_q.notice_id;

@@ -391,6 +391,8 @@ module iommu_xlate
     ) u_mrif (
         .clk_i,
         .rst_ni,
+        .rcid_i,
+        .mcid_i,
         .req_valid_i     (mrif_req_valid_i),
         .req_ready_o     (mrif_req_ready_o),
         .req_i           (mrif_req_i),
@@ -423,8 +425,8 @@ module iommu_xlate
   assign mrif_fault_ready = fault_ready_i;
   assign front_fault_ready = fault_ready_i && !mrif_fault_valid;
 
-  // The device directory is accessed with the IDs of iommu_qosid, everything else with those of
-  // the device context (IOMMU §2.1.3, §5.27).
+  // The device directory is accessed with the IDs of iommu_qosid, tables with those of the device
+  // context (IOMMU §2.1.3, §5.27); u_mrif says which its own are.
   always_comb begin
     mem_req_o = mem_req;
     for (int unsigned i = 0; i < NumXlateClients; i++) begin

@@ -13,6 +13,11 @@ pub const SIZE: usize = 2 << 20;
 pub const MESSAGES: u64 = 0x2800_0000;
 const MESSAGES_END: u64 = MESSAGES + (1 << 16);
 
+/// Whether `address` is in main memory.
+pub(crate) const fn in_ram(address: u64) -> bool {
+    address >= BASE && address < BASE + SIZE as u64
+}
+
 /// A memory system.
 #[derive(Clone, Debug)]
 pub struct SystemRam {

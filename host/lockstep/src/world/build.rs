@@ -7,7 +7,7 @@ use tlproof_golden::iommu::FlatMemory;
 
 use super::tables::{Stage, entry, pte, target};
 use super::{Device, GUEST_TABLES, Interrupts, Kind, Process, Site, Space, Vm, World};
-use crate::memory::{BASE, MESSAGES, SIZE};
+use crate::memory::{BASE, MESSAGES};
 
 /// Bits of `DC.tc`.
 mod tc {
@@ -121,81 +121,6 @@ impl World {
             }
         }
         self.vms.push(vm);
-    }
-
-    /// System physical address of an entry of a second stage; tables on the way are made. None if a
-    /// leaf is in the way.
-    pub(super) fn second_entry(
-        &mut self,
-        ram: &mut FlatMemory,
-        stage: &Stage,
-        gpa: u64,
-        level: u32,
-    ) -> Option<u64> {
-        let mut table = stage.root;
-        for at in (level + 1..stage.levels()).rev() {
-            let address = table + stage.offset(gpa, at);
-            let old = stage.get(ram, address);
-            table = if old & pte::V == 0 {
-                if !self.room(2) {
-                    return None;
-                }
-                let page = self.pages(1);
-                stage.put(ram, address, entry(page, pte::V));
-                self.site(Kind::SecondPointer, address, stage.rv32, stage.big);
-                page
-            } else if old & (pte::R | pte::X) != 0 || !in_ram(target(old)) {
-                return None;
-            } else {
-                target(old)
-            };
-        }
-        Some(table + stage.offset(gpa, level))
-    }
-
-    /// A page for a table of a guest or the host: its address for who points to it, and the system
-    /// physical one.
-    pub(super) fn table(&mut self, ram: &mut FlatMemory, vm: Option<usize>) -> Option<(u64, u64)> {
-        if !self.room(8) {
-            return None;
-        }
-        let page = self.pages(1);
-        let Some(index) = vm else {
-            return Some((page, page));
-        };
-        if let Some(window) = self.vms[index].window {
-            let gpa = window + (page - BASE);
-            self.vms[index].pages.insert(gpa, page);
-            return Some((gpa, page));
-        }
-        let stage = self.vms[index].stage;
-        let gpa = self.vms[index].next_table;
-        self.vms[index].next_table += 4096;
-        let at = self.second_entry(ram, &stage, gpa, 0)?;
-        let bits = pte::V | pte::R | pte::W | pte::U | pte::A | pte::D;
-        let mut leaf = entry(page, bits);
-        if self.chance(6) {
-            // Tables that cannot be updated.
-            leaf &= !pte::W;
-        }
-        if self.caps.svpbmt && !stage.rv32 && self.chance(20) {
-            leaf |= 1 << pte::PBMT;
-        }
-        stage.put(ram, at, leaf);
-        self.site(Kind::SecondLeaf, at, stage.rv32, stage.big);
-        self.vms[index].pages.insert(gpa, page);
-        Some((gpa, page))
-    }
-
-    /// System physical address of an address in a table.
-    pub(super) fn physical(&self, vm: Option<usize>, address: u64) -> Option<u64> {
-        match vm {
-            None => in_ram(address).then_some(address),
-            Some(index) => {
-                let page = self.vms[index].pages.get(&(address & !0xfff))?;
-                Some(page | address & 0xfff)
-            }
-        }
     }
 
     fn add_space(&mut self, ram: &mut FlatMemory) {
@@ -592,8 +517,4 @@ impl World {
 
 pub(super) const fn native(word: u64, big: bool) -> u64 {
     if big { word.swap_bytes() } else { word }
-}
-
-pub(super) const fn in_ram(address: u64) -> bool {
-    address >= BASE && address < BASE + SIZE as u64
 }

@@ -3,6 +3,7 @@
 
 mod build;
 mod change;
+mod map;
 mod request;
 pub mod tables;
 
