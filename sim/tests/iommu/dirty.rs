@@ -24,17 +24,17 @@ struct Setup {
 
 impl Setup {
     fn new(first: u64, second: u64, bits: u64) -> Self {
-        Self::with(first, second, bits, false)
+        Self::with(first, second, bits, false, [false; 2])
     }
 
-    fn with(first: u64, second: u64, bits: u64, rv32: bool) -> Self {
+    /// With RV32 schemes, and endianness of the two stages.
+    fn with(first: u64, second: u64, bits: u64, rv32: bool, big: [bool; 2]) -> Self {
         let mut rig = Rig::new(10);
-        if rv32 {
-            rig.write(crate::bench::reg::FCTL, 4, 4);
-        }
-        let mut vm = Vm::with(&mut rig, first, second, rv32, [false; 2]);
-        let sxl = if rv32 { 1 << 11 } else { 0 };
-        let context = Context::of(&vm).tc(bits | sxl);
+        let [sbe, be] = big.map(u64::from);
+        let sxl = u64::from(rv32);
+        rig.set_fctl(sxl << 2 | be);
+        let mut vm = Vm::with(&mut rig, first, second, rv32, big);
+        let context = Context::of(&vm).tc(bits | sbe << 10 | sxl << 11);
         rig.directory(&[DEVICE], context);
         if second != 0 {
             vm.map_second(&mut rig, GPA, 0, pte::at(PAGE, pte::ALL));
@@ -104,6 +104,9 @@ fn second_stage() {
                 s.vm.second_value(&mut s.rig, gpa, 0),
                 pte::at(PAGE, CLEAN | set)
             );
+            let updates = s.updates();
+            assert_eq!(updates.len(), 1);
+            assert_eq!(updates[0].op, 2, "compare and set");
         }
     }
 }
@@ -181,18 +184,39 @@ fn a_race_with_software() {
     assert_eq!(s.rig.load(entry), 0);
 }
 
-/// No update of an entry that does not permit the access or is malformed, or of a pointer.
+#[test]
+fn a_race_with_software_in_the_second_stage() {
+    let mut s = Setup::new(SV39, SV39, GADE);
+    s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, pte::ALL));
+    s.vm.map_second(&mut s.rig, GPA, 0, pte::at(PAGE, CLEAN));
+    let entry = s.vm.second_entry(&mut s.rig, GPA, 0);
+    let other = PAGE + 0x1000;
+    s.rig.race = Some((entry, pte::at(other, CLEAN)));
+    assert_eq!(s.rig.translate(ask(Ttyp::UntransWr)).spa, other);
+    assert_eq!(s.rig.load(entry), pte::at(other, pte::ALL));
+    // To nothing.
+    s.vm.map_second(&mut s.rig, GPA, 0, pte::at(PAGE, CLEAN));
+    s.rig.forget();
+    s.rig.race = Some((entry, 0));
+    s.rig.fault(ask(Ttyp::UntransWr), 23);
+    assert_eq!(s.rig.load(entry), 0);
+}
+
+/// Leaves that do not permit the access or are malformed, with the cause of the page fault.
+const REFUSED: [(u64, Ttyp, u64); 6] = [
+    (CLEAN & !pte::W, Ttyp::UntransWr, 15),
+    (CLEAN & !pte::X, Ttyp::UntransRx, 12),
+    (CLEAN & !pte::U, Ttyp::UntransRd, 13),
+    (CLEAN | pte::N, Ttyp::UntransRd, 13),
+    (CLEAN | 1 << 54, Ttyp::UntransRd, 13),
+    (CLEAN & !pte::V, Ttyp::UntransRd, 13),
+];
+
+/// No update of an entry that does not permit the access or is malformed.
 #[test]
 fn nothing_else_is_updated() {
     let mut s = Setup::new(SV39, 0, SADE);
-    for (leaf, ttyp, cause) in [
-        (CLEAN & !pte::W, Ttyp::UntransWr, 15),
-        (CLEAN & !pte::X, Ttyp::UntransRx, 12),
-        (CLEAN & !pte::U, Ttyp::UntransRd, 13),
-        (CLEAN | pte::N, Ttyp::UntransRd, 13),
-        (CLEAN | 1 << 54, Ttyp::UntransRd, 13),
-        (CLEAN & !pte::V, Ttyp::UntransRd, 13),
-    ] {
+    for (leaf, ttyp, cause) in REFUSED {
         s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, leaf));
         s.rig.forget();
         s.rig.fault(ask(ttyp), cause);
@@ -202,8 +226,73 @@ fn nothing_else_is_updated() {
 }
 
 #[test]
+fn nothing_else_is_updated_in_the_second_stage() {
+    let mut s = Setup::new(SV39, SV39, GADE);
+    s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, pte::ALL));
+    for (leaf, ttyp, cause) in REFUSED {
+        s.vm.map_second(&mut s.rig, GPA, 0, pte::at(PAGE, leaf));
+        s.rig.forget();
+        // The guest page fault of the same access.
+        s.rig.fault(ask(ttyp), cause + 8);
+        assert_eq!(s.updates(), []);
+        assert_eq!(s.vm.second_value(&mut s.rig, GPA, 0), pte::at(PAGE, leaf));
+    }
+}
+
+/// Neither bit, nor those that are software's, whichever of them is to be set.
+#[test]
+fn no_bit_is_cleared() {
+    let mut s = Setup::new(SV39, SV39, SADE | GADE);
+    let software: u64 = 3 << 8 | 3 << 59;
+    for lacks in [0, pte::A, pte::D, pte::A | pte::D] {
+        for (ttyp, ..) in KINDS {
+            let old = pte::ALL & !lacks | software;
+            s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, old));
+            s.vm.map_second(&mut s.rig, GPA, 0, pte::at(PAGE, old));
+            s.rig.forget();
+            assert_eq!(s.rig.translate(ask(ttyp)).spa, PAGE);
+            let set = if ttyp == Ttyp::UntransWr {
+                pte::A | pte::D
+            } else {
+                pte::A
+            };
+            let first = s.vm.first_value(&mut s.rig, IOVA, 0);
+            assert_eq!(first, pte::at(GPA, old | set), "{ttyp:?} {lacks:#x}");
+            let second = s.vm.second_value(&mut s.rig, GPA, 0);
+            assert_eq!(second, pte::at(PAGE, old | set), "{ttyp:?} {lacks:#x}");
+        }
+    }
+}
+
+/// Entries of 8 and of 4 bytes are updated in the byte order in which they are read (IOMMU §2.10).
+#[test]
+fn updates_keep_the_byte_order() {
+    let (iova, gpa, spa) = (0x0123_4000, 0x3_4567_8000, 0x1_2345_6000);
+    for big in [[false, true], [true, false], [true, true]] {
+        for rv32 in [false, true] {
+            // Modes Sv39 and Sv32 have the same number.
+            let mut s = Setup::with(SV39, SV39, SADE | GADE, rv32, big);
+            for (ttyp, set) in [
+                (Ttyp::UntransRd, pte::A),
+                (Ttyp::UntransWr, pte::A | pte::D),
+            ] {
+                s.vm.map_first(&mut s.rig, iova, 0, pte::at(gpa, CLEAN));
+                s.vm.map_second(&mut s.rig, gpa, 0, pte::at(spa, CLEAN));
+                s.rig.forget();
+                let answer = s.rig.translate(Request::new(ttyp, DEVICE, iova));
+                assert_eq!(answer.spa, spa, "{big:?} {rv32}");
+                let first = s.vm.first_value(&mut s.rig, iova, 0);
+                assert_eq!(first, pte::at(gpa, CLEAN | set), "{big:?} {rv32}");
+                let second = s.vm.second_value(&mut s.rig, gpa, 0);
+                assert_eq!(second, pte::at(spa, CLEAN | set), "{big:?} {rv32}");
+            }
+        }
+    }
+}
+
+#[test]
 fn rv32_entries_are_updated_alone() {
-    let mut s = Setup::with(8, 8, SADE | GADE, true);
+    let mut s = Setup::with(8, 8, SADE | GADE, true, [false; 2]);
     let iova = 0x0123_4000;
     s.vm.map_first(&mut s.rig, iova, 0, pte::at(0x3_4567_8000, CLEAN));
     s.vm.map_first(&mut s.rig, iova + 0x1000, 0, pte::at(0x3_4567_9000, CLEAN));

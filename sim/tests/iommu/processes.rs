@@ -292,6 +292,46 @@ fn guest_page_faults_of_the_directory() {
     }
 }
 
+/// Whatever the request is, R is all that its directory needs, and X is not enough.
+#[test]
+fn the_directory_is_read_whatever_the_access() {
+    let mut s = Setup::new(SV39, pd::PD17, 0x1234);
+    let execute = ALL & !(pte::R | pte::W);
+    let read = pte::V | pte::R | pte::U | pte::A;
+    for page in [s.root, s.entry & !0xfff] {
+        let spa = s.vm.physical(page);
+        for (ttyp, _, cause) in KINDS {
+            let request = Request::new(ttyp, DEVICE, IOVA).of(0x1234);
+            s.vm.map_second(&mut s.rig, page, 0, pte::at(spa, execute));
+            s.rig.forget();
+            assert_eq!(s.rig.fault(request, cause).iotval2, implicit(page, false));
+            s.vm.map_second(&mut s.rig, page, 0, pte::at(spa, read));
+            s.rig.forget();
+            assert_eq!(s.rig.translate(request).spa, PAGE);
+        }
+    }
+}
+
+/// To read a directory sets A of its pages, and never D.
+#[test]
+fn a_directory_that_is_read_becomes_accessed() {
+    let mut s = Setup::new(SV39, pd::PD17, 0x1234);
+    let context = s.context(1 << 7); // GADE
+    s.rig.set_context(s.ddt, DEVICE, context);
+    for page in [s.root, s.entry & !0xfff] {
+        let spa = s.vm.physical(page);
+        for (ttyp, ..) in KINDS {
+            let clean = pte::at(spa, ALL & !(pte::A | pte::D));
+            s.vm.map_second(&mut s.rig, page, 0, clean);
+            s.rig.forget();
+            let request = Request::new(ttyp, DEVICE, IOVA).of(0x1234);
+            assert_eq!(s.rig.translate(request).spa, PAGE);
+            let leaf = s.vm.second_value(&mut s.rig, page, 0);
+            assert_eq!(leaf, clean | pte::A, "{ttyp:?}");
+        }
+    }
+}
+
 #[test]
 fn what_directory_invalidations_cover() {
     let mut s = Setup::new(0, pd::PD8, 7);

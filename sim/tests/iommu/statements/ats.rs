@@ -298,6 +298,31 @@ fn privileged_memory_is_not_granted_with_u_1_without_sum() {
     }
 }
 
+/// The entry of an interrupt file permits reads and writes (§2.3.3). What the first stage denies of them
+/// is not granted.
+#[test]
+fn an_interrupt_file_is_granted_as_the_first_stage_permits() {
+    let mut s = Setup::new();
+    for bits in [0, T2GPA] {
+        s.file(bits, basic(IMSIC));
+        for (leaf, expected) in [
+            (ALL, [true, true, false]),
+            (ALL & !pte::W, [true, false, false]),
+            (ALL & !(pte::R | pte::W), [false; 3]),
+            (0, [false; 3]),
+        ] {
+            // The second stage has no say.
+            for second in [ALL, 0] {
+                s.leaves(leaf, second);
+                for request in KINDS {
+                    let Ats { r, w, x, .. } = s.success(executing(request));
+                    assert_eq!([r, w, x], expected, "{leaf:#x}: {request:x?}");
+                }
+            }
+        }
+    }
+}
+
 /// Calls `check` where the page is granted, granted in part, not there, device memory, an interrupt
 /// file, and one in memory.
 fn everywhere(mut check: impl FnMut(&mut Setup)) {

@@ -251,6 +251,46 @@ fn process_contexts_are_tagged_by_device() {
     }
 }
 
+/// Every bit of both IDs counts: two devices whose spaces differ in one of them, with a second stage in
+/// common.
+#[test]
+fn first_stages_of_guests_are_tagged_by_gscid_and_pscid() {
+    const GSCID: u64 = 0x5a3c;
+    const PSCID: u64 = 0xa_5a3c;
+    let mut rig = Rig::new(43);
+    let mut vm = Vm::new(&mut rig, SV39, SV39);
+    let mut first = vm.first.expect("a first stage");
+    let pages = [PAGE, PAGE + 0x1000];
+    let contexts = pages.map(|page| {
+        first.root = vm.table(&mut rig);
+        vm.first = Some(first);
+        vm.map_first(&mut rig, IOVA, 0, pte::at(page, pte::ALL));
+        vm.map_second(&mut rig, page, 0, pte::at(page, pte::ALL));
+        Context::of(&vm)
+    });
+    let table = rig.directory(&[], Context::default());
+    let guests = (0..16).map(|bit| (GSCID ^ 1 << bit, PSCID));
+    let spaces = (0..20).map(|bit| (GSCID, PSCID ^ 1 << bit));
+    for other in guests.chain(spaces) {
+        let ids = [(GSCID, PSCID), other];
+        for ((device, context), (gscid, pscid)) in (0..).zip(contexts).zip(ids) {
+            let context = Context {
+                iohgatp: vm.iohgatp(gscid),
+                ta: pscid << 12,
+                ..context
+            };
+            rig.set_context(table, device, context);
+        }
+        for held in [false, true] {
+            for (device, page) in (0..).zip(pages) {
+                let request = Request::new(Ttyp::UntransRd, device, IOVA);
+                assert_eq!(rig.translate(request).spa, page, "{other:x?}");
+                assert_eq!(rig.accesses.is_empty(), held, "{other:x?}");
+            }
+        }
+    }
+}
+
 /// IOTINVAL.GVMA of the address, of the guest, and of all guests: to another page, and into memory.
 #[test]
 fn entries_of_interrupt_files_are_forgotten_by_gvma() {

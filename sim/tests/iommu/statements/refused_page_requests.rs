@@ -63,6 +63,7 @@ const OBSTACLES: [(Obstacle, u64, Option<u64>); 11] = [
 
 struct Setup {
     rig: Rig,
+    ddt: u64,
     queue: u64,
 }
 
@@ -87,10 +88,13 @@ impl Setup {
             ..Context::default()
         };
         let ddt = rig.directory(&[DEVICE], context);
-        let mut setup = Self { rig, queue };
+        let mut setup = Self { rig, ddt, queue };
         match obstacle {
-            Off => setup.rig.set_ddtp(0, ddt),
-            Bare => setup.rig.set_ddtp(1, ddt),
+            Off | Bare => {
+                // The context has been located before.
+                setup.ask(READ, None);
+                setup.rig.set_ddtp(u64::from(obstacle == Bare), ddt);
+            }
             DirectoryAccessFault => {
                 setup.rig.broken.insert(ddt);
             }
@@ -248,6 +252,42 @@ fn a_full_queue_is_a_success() {
 #[test]
 fn a_queue_that_has_overflowed_is_a_success() {
     code(Overflowed, SUCCESS);
+}
+
+/// "If no other faults were encountered": of the directory, the context, or the queue itself.
+#[test]
+fn a_full_queue_is_a_success_only_without_another_fault() {
+    let refuses = |s: &mut Setup, code, what: &str| {
+        assert_eq!(s.ask(LAST, None), [response(None, code)], "{what}");
+    };
+    for obstacle in [Full, Overflowed] {
+        for (mode, code) in [(0, FAILURE), (1, INVALID)] {
+            let mut s = Setup::new(obstacle, true);
+            s.rig.set_ddtp(mode, s.ddt);
+            refuses(&mut s, code, "mode");
+        }
+        for (tc, code) in [
+            (0, FAILURE),
+            (tc::V | EN_ATS | EN_PRI | 1 << 40, FAILURE),
+            (tc::V | EN_ATS, INVALID),
+        ] {
+            let mut s = Setup::new(obstacle, true);
+            let context = Context {
+                tc,
+                ..Context::default()
+            };
+            s.rig.set_context(s.ddt, DEVICE, context);
+            refuses(&mut s, code, "context");
+        }
+        let mut s = Setup::new(obstacle, true);
+        s.rig.write(reg::PQCSR, 4, 0);
+        while s.rig.read(reg::PQCSR, 4) & csr::ON != 0 {}
+        refuses(&mut s, FAILURE, "off");
+    }
+    let mut s = Setup::new(QueueFault, true);
+    // The next record would have been the first.
+    s.rig.write(reg::PQH, 4, 1);
+    refuses(&mut s, FAILURE, "full after an access fault");
 }
 
 /// The device wants the PASID, as its context in memory says; in mode Bare nobody reads that.

@@ -246,18 +246,27 @@ fn a_process_id_needs_pdtv() {
     }
 }
 
-/// One bit of a `process_id` at a time, with an empty directory.
+/// One bit of a `process_id` at a time, with an empty directory: untranslated requests miss the process
+/// there, to requests of ATS that is no fault.
 #[test]
 fn width_of_process_ids() {
-    let mut s = Setup::new(0, 0, 0);
+    let mut s = Setup::new(0, 0, EN_ATS);
     let root = s.rig.page();
     for (mode, width) in [(pd::PD8, 8), (pd::PD17, 17), (pd::PD20, 20)] {
         let fsc = mode << 60 | root >> 12;
         let context = Context { fsc, ..s.context };
         s.context(context.tc(tc::PDTV));
         for bit in 0..20 {
-            let cause = if bit < width { 266 } else { 260 };
-            s.rig.fault(read(IOVA).of(1 << bit), cause);
+            for ttyp in ALL_TYPES {
+                let request = of(ttyp, IOVA).of(1 << bit);
+                if bit >= width {
+                    s.rig.fault(request, 260);
+                } else if UNTRANSLATED.contains(&ttyp) {
+                    s.rig.fault(request, 266);
+                } else {
+                    s.rig.translate(request);
+                }
+            }
         }
     }
 }
@@ -311,6 +320,18 @@ fn translated_requests_with_guest_addresses_skip_the_first_stage() {
     for (translated, untranslated) in TRANSLATED.into_iter().zip(UNTRANSLATED) {
         assert_eq!(s.rig.translate(of(translated, GPA)).spa, PAGE);
         assert_eq!(s.rig.translate(of(untranslated, GPA)).spa, PAGE + other);
+    }
+    // Whose process it is has no effect, be it there or not, nor the privilege that it does not allow.
+    let context = s.process(3, 0);
+    s.context(context);
+    for (translated, untranslated) in TRANSLATED.into_iter().zip(UNTRANSLATED) {
+        let request = of(translated, GPA);
+        for request in [request, request.of(3).privileged(), request.of(4)] {
+            assert_eq!(s.rig.translate(request).spa, PAGE);
+        }
+        let request = of(untranslated, GPA).of(3);
+        assert_eq!(s.rig.translate(request).spa, PAGE + other);
+        s.rig.fault(request.privileged(), 260);
     }
 }
 
@@ -386,8 +407,12 @@ fn with_pdtp_bare_a_request_has_no_first_stage() {
             let mut s = Setup::new(0, second, tc::PDTV | dpe);
             for ttyp in UNTRANSLATED {
                 assert_eq!(s.rig.translate(of(ttyp, IOVA)).spa, spa);
-                assert_eq!(s.rig.translate(of(ttyp, IOVA).of(0)).spa, spa);
-                assert_eq!(s.rig.translate(of(ttyp, IOVA).of(0xf_ffff)).spa, spa);
+                for pid in [0, 0xf_ffff] {
+                    let request = of(ttyp, IOVA).of(pid);
+                    assert_eq!(s.rig.translate(request).spa, spa);
+                    // There is no context to forbid it.
+                    assert_eq!(s.rig.translate(request.privileged()).spa, spa);
+                }
             }
         }
     }
