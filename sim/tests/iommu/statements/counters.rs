@@ -99,8 +99,10 @@ fn bit_x_of_iocountinh_stops_counter_x() {
         for i in 1..=COUNTERS {
             rig.write(counter(i), 8, 0x55);
         }
+        let cycles = rig.read(reg::IOHPMCYCLES, 8);
         count(&mut rig);
         count(&mut rig);
+        assert_eq!(rig.read(reg::IOHPMCYCLES, 8) == cycles, inhibited == 0);
         for i in 1..=COUNTERS {
             let expected = if i == inhibited { 0x55 } else { 0x57 };
             assert_eq!(rig.read(counter(i), 8), expected, "{inhibited}: {i}");

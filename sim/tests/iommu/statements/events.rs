@@ -454,3 +454,23 @@ fn filters_compare_all_20_bits_of_pid_pscid() {
         }
     }
 }
+
+/// Of each event: a transaction counts by its own IDs, and not if either differs in a bit.
+#[test]
+fn every_event_is_filtered_by_device_id_and_process_id() {
+    let mut s = Setup::new(SV39, SV39, true);
+    let kinds = [Ttyp::UntransRd, Ttyp::TransRd, Ttyp::AtsReq];
+    let requests = kinds.map(|ttyp| Request {
+        ttyp,
+        ..READ.of(PID)
+    });
+    let ids = DV | PV | did(DEVICE.into()) | pid(PID.into());
+    for event in 1..=SECOND_STAGE {
+        let all = s.cold(event, &requests);
+        assert_ne!(all, 0, "{event}");
+        assert_eq!(s.cold(event | ids, &requests), all, "{event}");
+        for others in [ids ^ did(1), ids ^ pid(1)] {
+            assert_eq!(s.cold(event | others, &requests), 0, "{event}");
+        }
+    }
+}
