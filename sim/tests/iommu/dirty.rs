@@ -179,25 +179,52 @@ fn a_race_with_software() {
     s.rig.race = Some((entry, 0));
     s.rig.fault(ask(Ttyp::UntransWr), 15);
     assert_eq!(s.rig.load(entry), 0);
+    // Of the second stage.
+    let mut s = Setup::new(0, SV39, GADE);
+    let entry = s.vm.second_entry(&mut s.rig, IOVA, 0);
+    s.rig.store(entry, pte::at(GPA, CLEAN));
+    s.rig.race = Some((entry, pte::at(PAGE, CLEAN)));
+    assert_eq!(s.rig.translate(ask(Ttyp::UntransWr)).spa, PAGE);
+    assert_eq!(s.rig.load(entry), pte::at(PAGE, pte::ALL));
+    s.rig.store(entry, pte::at(GPA, CLEAN));
+    s.rig.forget();
+    s.rig.race = Some((entry, 0));
+    s.rig.fault(ask(Ttyp::UntransWr), 23);
+    assert_eq!(s.rig.load(entry), 0);
 }
 
 /// No update of an entry that does not permit the access or is malformed, or of a pointer.
 #[test]
 fn nothing_else_is_updated() {
-    let mut s = Setup::new(SV39, 0, SADE);
-    for (leaf, ttyp, cause) in [
-        (CLEAN & !pte::W, Ttyp::UntransWr, 15),
-        (CLEAN & !pte::X, Ttyp::UntransRx, 12),
-        (CLEAN & !pte::U, Ttyp::UntransRd, 13),
-        (CLEAN | pte::N, Ttyp::UntransRd, 13),
-        (CLEAN | 1 << 54, Ttyp::UntransRd, 13),
-        (CLEAN & !pte::V, Ttyp::UntransRd, 13),
-    ] {
-        s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, leaf));
-        s.rig.forget();
-        s.rig.fault(ask(ttyp), cause);
-        assert_eq!(s.updates(), []);
-        assert_eq!(s.vm.first_value(&mut s.rig, IOVA, 0), pte::at(GPA, leaf));
+    for (first, second) in [(SV39, 0), (0, SV39)] {
+        let mut s = Setup::new(first, second, GADE | SADE);
+        // By level and kind of access. The last is a large page that is not aligned.
+        for (leaf, level, kind) in [
+            (CLEAN & !(pte::R | pte::W), 0, 0),
+            (CLEAN & !pte::W, 0, 1),
+            (CLEAN & !pte::X, 0, 2),
+            (CLEAN & !pte::U, 0, 0),
+            (CLEAN | pte::N, 0, 0),
+            (CLEAN | 1 << 54, 0, 0),
+            (CLEAN & !pte::V, 0, 0),
+            (CLEAN, 1, 0),
+        ] {
+            let entry = match first {
+                0 => s.vm.second_entry(&mut s.rig, IOVA, level),
+                _ => s.vm.first_entry(&mut s.rig, IOVA, level),
+            };
+            s.rig.store(entry, pte::at(GPA, leaf));
+            s.rig.forget();
+            let (ttyp, page_fault, guest_page_fault) = KINDS[kind];
+            let cause = if first == 0 {
+                guest_page_fault
+            } else {
+                page_fault
+            };
+            s.rig.fault(ask(ttyp), cause);
+            assert_eq!(s.updates(), []);
+            assert_eq!(s.rig.load(entry), pte::at(GPA, leaf));
+        }
     }
 }
 
