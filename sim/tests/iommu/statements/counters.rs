@@ -166,10 +166,15 @@ fn of_of_iohpmcycles_stays_until_software_clears_it() {
 
 #[test]
 fn iohpmcycles_goes_on_from_0() {
-    let mut rig = setup();
-    let access = cycles_after(&mut rig, 0, 0);
-    let value = cycles_after(&mut rig, LAST_CYCLE, 1000);
-    assert_eq!(value, OF | (access + 1000 - 1));
+    for (mut rig, last) in [
+        (setup(), LAST_CYCLE),
+        (counting(Rig::other(37)), (1 << 40) - 1),
+    ] {
+        let access = cycles_after(&mut rig, 0, 0);
+        let value = cycles_after(&mut rig, last, 1000);
+        assert_eq!(value, OF | (access + 1000 - 1));
+        assert_eq!(pending(&mut rig), PMIP);
+    }
 }
 
 #[test]

@@ -430,3 +430,40 @@ fn iovas_have_57_bits() {
 fn guest_addresses_have_59_bits() {
     pages_apart([0, SV57], (12..59).map(|bit| 1 << bit));
 }
+
+/// The tables of either stage and the device directory, with each of the higher bits in their addresses.
+#[test]
+fn tables_are_reached_by_56_bits() {
+    for modes in [[SV39, 0], [0, SV39]] {
+        let mut rig = Rig::new(39);
+        let mut vm = Vm::new(&mut rig, modes[0], modes[1]);
+        let entries = [2, 1, 0].map(|level| match modes[1] {
+            0 => vm.first_entry(&mut rig, IOVA, level),
+            _ => vm.second_entry(&mut rig, IOVA, level),
+        });
+        let ddt = rig.page();
+        for bit in 32..56 {
+            let far = 1 << bit;
+            for pointer in [entries[0], entries[1]] {
+                let near = rig.load(pointer);
+                rig.store(pointer | far, near | pte::at(far, 0));
+            }
+            rig.store(entries[2] | far, pte::at(PAGE, ALL));
+            let mut context = Context::of(&vm);
+            match modes[1] {
+                0 => context.fsc |= far >> 12,
+                _ => context.iohgatp |= far >> 12,
+            }
+            rig.set_context(ddt | far, DEVICE, context);
+            rig.set_ddtp(0, 0);
+            rig.set_ddtp(2, ddt | far);
+            rig.forget();
+            let request = Request::new(Ttyp::UntransRd, DEVICE, IOVA);
+            assert_eq!(rig.translate(request).spa, PAGE, "{bit}");
+            let addrs: Vec<u64> = rig.accesses.iter().map(|a| a.addr).collect();
+            let context = (ddt | far) + 64 * u64::from(DEVICE);
+            let tables = entries.map(|entry| entry | far);
+            assert_eq!(addrs, [&[context][..], &tables].concat());
+        }
+    }
+}
