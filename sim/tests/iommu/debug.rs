@@ -60,6 +60,39 @@ fn translations() {
     assert_eq!(rig.records(), []);
 }
 
+/// The smaller of the two pages, wherever in it the address is: 4 KiB, 64 KiB, 2 MiB, 1 GiB.
+#[test]
+fn sizes_of_both_stages() {
+    const PAGES: [(u64, u32); 4] = [(1 << 12, 0), (1 << 16, 0), (1 << 21, 1), (1 << 30, 2)];
+    let (iova, gpa, spa) = (0x7 << 30, 0xb << 30, 0x1d << 30);
+    let leaf = |to: u64, size: u64| match size {
+        0x1_0000 => pte::at(to + 0x8000, ALL | pte::N),
+        _ => pte::at(to, ALL),
+    };
+    for (first_size, first_level) in PAGES {
+        for (second_size, second_level) in PAGES {
+            let mut rig = Rig::new(14);
+            let mut vm = Vm::new(&mut rig, SV39, SV39);
+            let size = first_size.min(second_size);
+            let at = size / 2 & !0xfff;
+            vm.map_first(&mut rig, iova + at, first_level, leaf(gpa, first_size));
+            vm.map_second(&mut rig, gpa + at, second_level, leaf(spa, second_size));
+            rig.directory(&[DEVICE], Context::of(&vm));
+            let (large, ones) = if size > 4096 {
+                (1 << 9, size / 8192 - 1)
+            } else {
+                (0, 0)
+            };
+            let expected = (spa >> 12 | ones) << 10 | large;
+            assert_eq!(
+                rig.debug(iova + at, NW),
+                expected,
+                "{first_size:#x} {second_size:#x}"
+            );
+        }
+    }
+}
+
 #[test]
 fn faults() {
     let (mut rig, mut vm, _) = nested();
@@ -104,6 +137,7 @@ fn memory_resident_files() {
     assert_eq!(rig.debug(IOVA, 0), PAGE >> 12 << 10);
     rig.store(table, PAGE >> 9 << 7 | 1 << 1 | 1);
     rig.debug_fault(IOVA, 0, 260, Ttyp::UntransWr);
+    rig.debug_fault(IOVA, NW, 260, Ttyp::UntransRd);
     // Not so for the device.
     assert!(
         rig.translate(Request::new(Ttyp::UntransWr, DEVICE, IOVA))

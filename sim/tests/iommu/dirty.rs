@@ -182,60 +182,52 @@ fn a_race_with_software() {
     s.rig.race = Some((entry, 0));
     s.rig.fault(ask(Ttyp::UntransWr), 15);
     assert_eq!(s.rig.load(entry), 0);
-}
-
-#[test]
-fn a_race_with_software_in_the_second_stage() {
-    let mut s = Setup::new(SV39, SV39, GADE);
-    s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, pte::ALL));
-    s.vm.map_second(&mut s.rig, GPA, 0, pte::at(PAGE, CLEAN));
-    let entry = s.vm.second_entry(&mut s.rig, GPA, 0);
-    let other = PAGE + 0x1000;
-    s.rig.race = Some((entry, pte::at(other, CLEAN)));
-    assert_eq!(s.rig.translate(ask(Ttyp::UntransWr)).spa, other);
-    assert_eq!(s.rig.load(entry), pte::at(other, pte::ALL));
-    // To nothing.
-    s.vm.map_second(&mut s.rig, GPA, 0, pte::at(PAGE, CLEAN));
+    // Of the second stage.
+    let mut s = Setup::new(0, SV39, GADE);
+    let entry = s.vm.second_entry(&mut s.rig, IOVA, 0);
+    s.rig.store(entry, pte::at(GPA, CLEAN));
+    s.rig.race = Some((entry, pte::at(PAGE, CLEAN)));
+    assert_eq!(s.rig.translate(ask(Ttyp::UntransWr)).spa, PAGE);
+    assert_eq!(s.rig.load(entry), pte::at(PAGE, pte::ALL));
+    s.rig.store(entry, pte::at(GPA, CLEAN));
     s.rig.forget();
     s.rig.race = Some((entry, 0));
     s.rig.fault(ask(Ttyp::UntransWr), 23);
     assert_eq!(s.rig.load(entry), 0);
 }
 
-/// Leaves that do not permit the access or are malformed, with the cause of the page fault.
-const REFUSED: [(u64, Ttyp, u64); 6] = [
-    (CLEAN & !pte::W, Ttyp::UntransWr, 15),
-    (CLEAN & !pte::X, Ttyp::UntransRx, 12),
-    (CLEAN & !pte::U, Ttyp::UntransRd, 13),
-    (CLEAN | pte::N, Ttyp::UntransRd, 13),
-    (CLEAN | 1 << 54, Ttyp::UntransRd, 13),
-    (CLEAN & !pte::V, Ttyp::UntransRd, 13),
-];
-
 /// No update of an entry that does not permit the access or is malformed.
 #[test]
 fn nothing_else_is_updated() {
-    let mut s = Setup::new(SV39, 0, SADE);
-    for (leaf, ttyp, cause) in REFUSED {
-        s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, leaf));
-        s.rig.forget();
-        s.rig.fault(ask(ttyp), cause);
-        assert_eq!(s.updates(), []);
-        assert_eq!(s.vm.first_value(&mut s.rig, IOVA, 0), pte::at(GPA, leaf));
-    }
-}
-
-#[test]
-fn nothing_else_is_updated_in_the_second_stage() {
-    let mut s = Setup::new(SV39, SV39, GADE);
-    s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, pte::ALL));
-    for (leaf, ttyp, cause) in REFUSED {
-        s.vm.map_second(&mut s.rig, GPA, 0, pte::at(PAGE, leaf));
-        s.rig.forget();
-        // The guest page fault of the same access.
-        s.rig.fault(ask(ttyp), cause + 8);
-        assert_eq!(s.updates(), []);
-        assert_eq!(s.vm.second_value(&mut s.rig, GPA, 0), pte::at(PAGE, leaf));
+    for (first, second) in [(SV39, 0), (0, SV39)] {
+        let mut s = Setup::new(first, second, GADE | SADE);
+        // By level and kind of access. The last is a large page that is not aligned.
+        for (leaf, level, kind) in [
+            (CLEAN & !(pte::R | pte::W), 0, 0),
+            (CLEAN & !pte::W, 0, 1),
+            (CLEAN & !pte::X, 0, 2),
+            (CLEAN & !pte::U, 0, 0),
+            (CLEAN | pte::N, 0, 0),
+            (CLEAN | 1 << 54, 0, 0),
+            (CLEAN & !pte::V, 0, 0),
+            (CLEAN, 1, 0),
+        ] {
+            let entry = match first {
+                0 => s.vm.second_entry(&mut s.rig, IOVA, level),
+                _ => s.vm.first_entry(&mut s.rig, IOVA, level),
+            };
+            s.rig.store(entry, pte::at(GPA, leaf));
+            s.rig.forget();
+            let (ttyp, page_fault, guest_page_fault) = KINDS[kind];
+            let cause = if first == 0 {
+                guest_page_fault
+            } else {
+                page_fault
+            };
+            s.rig.fault(ask(ttyp), cause);
+            assert_eq!(s.updates(), []);
+            assert_eq!(s.rig.load(entry), pte::at(GPA, leaf));
+        }
     }
 }
 

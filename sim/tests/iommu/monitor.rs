@@ -112,6 +112,14 @@ fn filters() {
         (1 | DV | did(0b1011) | DMASK, 0),
         (1 | PV | pid(3), 1), // only requests with a process
         (1 | PV | pid(0), 0),
+        // What stands at the port in place of a process_id that there is not.
+        (1 | PV | pid(0xa_5a5a), 0),
+        (4 | PV | pid(0xa_5a5a), 0),
+        // DMASK is of DID_GSCID alone: in PID_PSCID it would ignore the bits that differ.
+        (1 | PV | pid(3) | DMASK, 1),
+        (1 | PV | pid(0b01) | DMASK, 0),
+        (7 | IDT | PV | pid(9) | DMASK, 1),
+        (7 | IDT | PV | pid(0b1011) | DMASK, 0),
         (1 | DV | PV | did(5) | pid(3), 1),
         (1 | DV | PV | did(6) | pid(3), 0),
         (7 | IDT | PV | pid(9), 1),
@@ -135,6 +143,11 @@ fn inhibition_and_what_there_is() {
         rig.write(selector(i), 8, 1);
         let exists = i <= COUNTERS;
         assert_eq!(rig.read(selector(i), 8), u64::from(exists), "{i}");
+        rig.write(counter(i), 8, u64::MAX);
+        let expected = if exists { u64::MAX } else { 0 };
+        assert_eq!(rig.read(counter(i), 8), expected, "{i}");
+        rig.write(counter(i), 8, 0);
+        assert_eq!(rig.read(counter(i), 8), 0, "{i}");
     }
     rig.write(reg::IOCOUNTINH, 4, 0b101);
     assert_eq!(rig.read(reg::IOCOUNTINH, 4), 0b101);

@@ -99,8 +99,10 @@ fn bit_x_of_iocountinh_stops_counter_x() {
         for i in 1..=COUNTERS {
             rig.write(counter(i), 8, 0x55);
         }
+        let cycles = rig.read(reg::IOHPMCYCLES, 8);
         count(&mut rig);
         count(&mut rig);
+        assert_eq!(rig.read(reg::IOHPMCYCLES, 8) == cycles, inhibited == 0);
         for i in 1..=COUNTERS {
             let expected = if i == inhibited { 0x55 } else { 0x57 };
             assert_eq!(rig.read(counter(i), 8), expected, "{inhibited}: {i}");
@@ -164,10 +166,15 @@ fn of_of_iohpmcycles_stays_until_software_clears_it() {
 
 #[test]
 fn iohpmcycles_goes_on_from_0() {
-    let mut rig = setup();
-    let access = cycles_after(&mut rig, 0, 0);
-    let value = cycles_after(&mut rig, LAST_CYCLE, 1000);
-    assert_eq!(value, OF | (access + 1000 - 1));
+    for (mut rig, last) in [
+        (setup(), LAST_CYCLE),
+        (counting(Rig::other(37)), (1 << 40) - 1),
+    ] {
+        let access = cycles_after(&mut rig, 0, 0);
+        let value = cycles_after(&mut rig, last, 1000);
+        assert_eq!(value, OF | (access + 1000 - 1));
+        assert_eq!(pending(&mut rig), PMIP);
+    }
 }
 
 #[test]

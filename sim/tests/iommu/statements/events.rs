@@ -454,3 +454,41 @@ fn filters_compare_all_20_bits_of_pid_pscid() {
         }
     }
 }
+
+/// Of each event: a transaction counts by its own IDs, and not if either differs in a bit.
+#[test]
+fn every_event_is_filtered_by_device_id_and_process_id() {
+    let mut s = Setup::new(SV39, SV39, true);
+    let kinds = [Ttyp::UntransRd, Ttyp::TransRd, Ttyp::AtsReq];
+    let requests = kinds.map(|ttyp| Request {
+        ttyp,
+        ..READ.of(PID)
+    });
+    let ids = DV | PV | did(DEVICE.into()) | pid(PID.into());
+    for event in 1..=SECOND_STAGE {
+        let all = s.cold(event, &requests);
+        assert_ne!(all, 0, "{event}");
+        assert_eq!(s.cold(event | ids, &requests), all, "{event}");
+        for others in [ids ^ did(1), ids ^ pid(1)] {
+            assert_eq!(s.cold(event | others, &requests), 0, "{event}");
+        }
+    }
+}
+
+/// With DPE it is of process 0, of which it has the PSCID, but not the process_id.
+#[test]
+fn pv_counts_no_transaction_that_is_of_process_0_by_default() {
+    const DPE: u64 = 1 << 9;
+    let mut s = Setup::new(SV39, 0, true);
+    let process = Process::of(&s.vm);
+    s.rig
+        .set_process(&mut s.vm, s.root, pd::PD8, 0, process, false);
+    s.rig.set_context(s.ddt, DEVICE, s.context.tc(DPE));
+    for event in [TLB_MISS, FIRST_STAGE] {
+        let by_process_id = event | PV | pid(0);
+        assert_eq!(s.cold(by_process_id, &[READ]), 0);
+        assert_eq!(s.cold(by_process_id, &[READ.of(0)]), 1);
+        let by_pscid = event | IDT | PV | pid(PROCESS_PSCID);
+        assert_eq!(s.cold(by_pscid, &[READ]), 1);
+    }
+}

@@ -70,6 +70,22 @@ fn vma_with_nl_of_one_host_space() {
     s.drops_leaves([VMA | AV | NL | pscid(5), page(FAR)], |_| false);
 }
 
+/// Entries of global mappings too.
+#[test]
+fn vma_with_nl_of_one_guest() {
+    let mut s = Setup::new(&SPACES, true);
+    let named = |s: &Space| s.gscid == 7;
+    let kind = VMA | AV | gscid(7);
+    for global in [false, true] {
+        if global {
+            s.make_global();
+        }
+        s.drops_all_levels([kind | NL, page(IOVA)], named);
+        s.drops_leaves([kind, page(IOVA)], named);
+        s.drops_leaves([kind | NL, page(FAR)], |_| false);
+    }
+}
+
 #[test]
 fn vma_with_nl_of_one_guest_space() {
     let mut s = Setup::new(&SPACES, true);

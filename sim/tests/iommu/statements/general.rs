@@ -5,7 +5,7 @@ mod fields;
 use super::fault_queue::Setup;
 use crate::bench::{csr, reg};
 use crate::rig::{Context, Process, Request, Rig, Ttyp, Vm, pd};
-use crate::tables::{SV39, pte, tc};
+use crate::tables::{SV39, SV57, pte, tc};
 
 const DEVICE: u32 = 5;
 const PID: u64 = 3;
@@ -392,4 +392,78 @@ fn pscid_has_20_bits() {
         ..c
     };
     apart(Rig::new(38), [SV39, 0], context, 20);
+}
+
+/// Two addresses of a device that differ in `bits`: with what is held of both, each has its own page.
+fn pages_apart(modes: [u64; 2], bits: impl Iterator<Item = u64>) {
+    let mut rig = Rig::new(39);
+    let mut vm = Vm::new(&mut rig, modes[0], modes[1]);
+    rig.directory(&[DEVICE], Context::of(&vm));
+    for bits in bits {
+        let pages = [(IOVA, PAGE), (IOVA ^ bits, PAGE + 0x1000)];
+        for (iova, page) in pages {
+            if modes[0] != 0 {
+                vm.map_first(&mut rig, iova, 0, pte::at(page, ALL));
+            } else {
+                vm.map_second(&mut rig, iova, 0, pte::at(page, ALL));
+            }
+        }
+        rig.forget();
+        for held in [false, true] {
+            for (iova, page) in pages {
+                let request = Request::new(Ttyp::UntransRd, DEVICE, iova);
+                assert_eq!(rig.translate(request).spa, page, "{bits:#x}");
+                assert_eq!(rig.accesses.is_empty(), held, "{bits:#x}");
+            }
+        }
+    }
+}
+
+/// The highest one is extended.
+#[test]
+fn iovas_have_57_bits() {
+    let bits = (12..56).map(|bit| 1 << bit);
+    pages_apart([SV57, 0], bits.chain([!0 << 56]));
+}
+
+#[test]
+fn guest_addresses_have_59_bits() {
+    pages_apart([0, SV57], (12..59).map(|bit| 1 << bit));
+}
+
+/// The tables of either stage and the device directory, with each of the higher bits in their addresses.
+#[test]
+fn tables_are_reached_by_56_bits() {
+    for modes in [[SV39, 0], [0, SV39]] {
+        let mut rig = Rig::new(39);
+        let mut vm = Vm::new(&mut rig, modes[0], modes[1]);
+        let entries = [2, 1, 0].map(|level| match modes[1] {
+            0 => vm.first_entry(&mut rig, IOVA, level),
+            _ => vm.second_entry(&mut rig, IOVA, level),
+        });
+        let ddt = rig.page();
+        for bit in 32..56 {
+            let far = 1 << bit;
+            for pointer in [entries[0], entries[1]] {
+                let near = rig.load(pointer);
+                rig.store(pointer | far, near | pte::at(far, 0));
+            }
+            rig.store(entries[2] | far, pte::at(PAGE, ALL));
+            let mut context = Context::of(&vm);
+            match modes[1] {
+                0 => context.fsc |= far >> 12,
+                _ => context.iohgatp |= far >> 12,
+            }
+            rig.set_context(ddt | far, DEVICE, context);
+            rig.set_ddtp(0, 0);
+            rig.set_ddtp(2, ddt | far);
+            rig.forget();
+            let request = Request::new(Ttyp::UntransRd, DEVICE, IOVA);
+            assert_eq!(rig.translate(request).spa, PAGE, "{bit}");
+            let addrs: Vec<u64> = rig.accesses.iter().map(|a| a.addr).collect();
+            let context = (ddt | far) + 64 * u64::from(DEVICE);
+            let tables = entries.map(|entry| entry | far);
+            assert_eq!(addrs, [&[context][..], &tables].concat());
+        }
+    }
 }

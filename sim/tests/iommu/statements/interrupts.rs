@@ -166,6 +166,38 @@ fn a_message_is_that_of_the_vector() {
     }
 }
 
+/// The bit of `ipsr` does not wait for it.
+#[test]
+fn a_message_of_each_cause_waits_for_its_mask() {
+    const ICVEC: u64 = 0xc5e9;
+    let row = |source: usize| (ICVEC >> (4 * source) & 0xf) as usize;
+    let causes: [fn(&mut Rig); 4] = [
+        |rig| Condition::Illegal.provoke(rig),
+        |rig| FAULTS.feed(rig),
+        overflow,
+        |rig| PAGES.feed(rig),
+    ];
+    for masked in 0..causes.len() {
+        let mut rig = enabled(Condition::Illegal);
+        let rows = vectors(&mut rig);
+        rig.write(reg::ICVEC, 8, ICVEC);
+        let mask = reg::MSI_CFG_TBL + 16 * row(masked) as u32 + 12;
+        rig.write(mask, 4, 1);
+        for (source, cause) in causes.into_iter().enumerate() {
+            cause(&mut rig);
+            let expected = if source == masked {
+                vec![]
+            } else {
+                vec![rows[row(source)]]
+            };
+            assert_eq!(messages(&mut rig, &rows), expected, "{source} {masked}");
+        }
+        assert_eq!(rig.read(reg::IPSR, 4), ALL);
+        rig.write(mask, 4, 0);
+        assert_eq!(messages(&mut rig, &rows), [rows[row(masked)]]);
+    }
+}
+
 /// The bit goes from 0 to 1 again, which is a message again. An overflow or a new record does not
 /// stand.
 #[test]

@@ -1,8 +1,9 @@
 //! `iommu_qosid`, `icvec` and `msi_cfg_tbl`: IOMMU §5.27 to §5.29.
 
-use super::queue::{COMMANDS, FAULTS, PAGES, setup};
-use crate::bench::{csr, reg};
-use crate::rig::Rig;
+use super::queue::{COMMANDS, DEVICE, FAULTS, PAGES, setup};
+use crate::bench::{command, csr, reg};
+use crate::rig::{Request, Rig, Ttyp};
+use crate::tables::pte;
 
 const ONES: u64 = u64::MAX;
 const ENABLED: u64 = csr::ENABLE | csr::INTERRUPT;
@@ -45,6 +46,27 @@ fn fault(rig: &mut Rig) -> Vec<(u64, u64)> {
 
 /// RCID and MCID are those of the register, whatever they are.
 const IDS: [(u64, u64); 3] = [(0xdef, 0xabc), (0x123, 0xed4), (0, 0)];
+
+/// To every level of it.
+#[test]
+fn accesses_to_the_device_directory_carry_the_ids() {
+    let mut rig = setup(false);
+    let contexts = rig.read(reg::DDTP, 8) >> 10 << 12;
+    let [root, middle] = [(); 2].map(|()| rig.page());
+    rig.store(root, pte::at(middle, 1));
+    rig.store(middle, pte::at(contexts, 1));
+    rig.set_ddtp(0, 0);
+    rig.set_ddtp(4, root);
+    for ids in IDS {
+        rig.write(reg::QOSID, 4, ids.1 << 16 | ids.0);
+        rig.sync(&[command::iodir(None)]);
+        rig.translate(Request::new(Ttyp::UntransRd, DEVICE, 0x1000));
+        let reads = rig.accesses.iter();
+        let reads = reads.map(|a| (a.addr & !0xfff, (a.rcid, a.mcid)));
+        let expected = [root, middle, contexts].map(|page| (page, ids));
+        assert_eq!(reads.collect::<Vec<_>>(), expected);
+    }
+}
 
 #[test]
 fn accesses_to_the_page_request_queue_carry_the_ids() {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::bench::command;
-use crate::rig::{Answer, Context, Process, Request, Rig, Ttyp, Vm, pd};
+use crate::rig::{Answer, Context, Process, Request, Rig, Ttyp, Vm, implicit, pd};
 use crate::tables::{SV39, SV48, SV57, pte, tc};
 
 const DEVICE: u32 = 5;
@@ -252,6 +252,71 @@ fn bits_60_and_59_are_reserved_without_svrsw60t59b() {
     }
 }
 
+/// Each of these bits, in leaves of every size and in pointers.
+fn are_softwares(bits: Range<u32>) {
+    for mut s in Space::all() {
+        for level in 0..s.levels() {
+            for bit in bits.clone() {
+                for kind in KINDS {
+                    s.accepts_leaf(kind, level, LEAF | 1 << bit);
+                    if level > 0 {
+                        let pointer = s.pointer(level) | 1 << bit;
+                        s.accepts(kind, level, pointer, 1 << 12);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bits_9_and_8_are_softwares() {
+    are_softwares(8..10);
+}
+
+#[test]
+fn bits_60_and_59_are_softwares_with_svrsw60t59b() {
+    are_softwares(59..61);
+}
+
+/// 4 MiB, so ten bits, in either stage.
+#[test]
+fn large_pages_of_sv32_are_aligned() {
+    const SXL: u64 = 1 << 11;
+    const GXL: u64 = 1 << 2;
+    const SV32: u64 = 8;
+    const LARGE: u64 = 0x1_0080_0000;
+    const OFFSET: u64 = 0x12_3456;
+    for [first, second] in [[SV32, 0], [0, SV32]] {
+        let mut rig = Rig::new(44);
+        if second != 0 {
+            rig.set_fctl(GXL);
+        }
+        let mut vm = Vm::with(&mut rig, first, second, true, [false; 2]);
+        rig.directory(&[DEVICE], Context::of(&vm).tc(SXL));
+        let iova = 0x0340_0000;
+        for bit in 0..11 {
+            let page = LARGE | 1 << (12 + bit);
+            if second == 0 {
+                vm.map_first(&mut rig, iova, 1, pte::at(page, ALL));
+            } else {
+                vm.map_second(&mut rig, iova, 1, pte::at(page, ALL));
+            }
+            rig.forget();
+            for kind in KINDS {
+                let request = Request::new(kind.ttyp, DEVICE, iova | OFFSET);
+                if bit == 10 {
+                    assert_eq!(rig.translate(request).spa, page | OFFSET);
+                } else if second == 0 {
+                    rig.fault(request, kind.page_fault);
+                } else {
+                    rig.fault(request, kind.guest_page_fault);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn large_pages_are_aligned() {
     for mut s in Space::all() {
@@ -305,6 +370,47 @@ fn access_faults_are_of_the_original_type() {
                 });
                 s.rig.broken.clear();
                 s.accepts(kind, level, good, 1 << 12);
+            }
+        }
+    }
+}
+
+/// Those of a page, of each table and of the root, with a bit beyond the second stage's scheme.
+#[test]
+fn guest_addresses_of_the_first_stage_fit_the_second() {
+    for (second, width) in [(SV39, 41), (SV48, 50)] {
+        let mut rig = Rig::new(45);
+        let mut vm = Vm::new(&mut rig, SV39, second);
+        vm.map_first(&mut rig, IOVA, 0, pte::at(GPA, ALL));
+        vm.map_second(&mut rig, GPA, 0, LEAF);
+        let context = Context::of(&vm);
+        let ddt = rig.directory(&[DEVICE], context);
+        let entries = [0, 1, 2].map(|level| vm.first_entry(&mut rig, IOVA, level));
+        for bit in width..56 {
+            let wide: u64 = 1 << bit;
+            for kind in KINDS {
+                let request = Request::new(kind.ttyp, DEVICE, IOVA);
+                let refuses = |rig: &mut Rig, gpa: u64| {
+                    rig.forget();
+                    let record = rig.fault(request, kind.guest_page_fault);
+                    assert_eq!(record.iotval2, gpa, "{bit}");
+                };
+                for (level, entry) in entries.into_iter().enumerate() {
+                    let at = vm.physical(entry);
+                    let good = rig.load(at);
+                    rig.store(at, good | pte::at(wide, 0));
+                    match level {
+                        0 => refuses(&mut rig, GPA | wide),
+                        _ => refuses(&mut rig, implicit(entries[level - 1] | wide, false)),
+                    }
+                    rig.store(at, good);
+                }
+                let fsc = context.fsc | wide >> 12;
+                rig.set_context(ddt, DEVICE, Context { fsc, ..context });
+                refuses(&mut rig, implicit(entries[2] | wide, false));
+                rig.set_context(ddt, DEVICE, context);
+                rig.forget();
+                assert_eq!(rig.translate(request).spa, PAGE);
             }
         }
     }

@@ -77,6 +77,21 @@ impl Setup {
         self.set(context);
         self.rig.fault(READ, 259);
     }
+
+    /// The command stops the queue, which goes on with the other in its place.
+    fn is_illegal(&mut self, command: [u64; 2], mended: [u64; 2]) {
+        let head = self.rig.read(reg::CQH, 4);
+        let slot = self.rig.next_command();
+        self.rig.hand_over(&[command]);
+        self.rig.run(200);
+        assert_eq!(self.rig.read(reg::CQH, 4), head, "{command:x?}");
+        let status = self.rig.read(reg::CQCSR, 4);
+        assert_ne!(status & csr::ILLEGAL, 0, "{command:x?}");
+        self.rig.store(slot, mended[0]);
+        self.rig.store(slot + 8, mended[1]);
+        self.rig.write(reg::CQCSR, 4, csr::ENABLE | csr::ILLEGAL);
+        self.rig.submit(&[]);
+    }
 }
 
 #[test]
@@ -224,16 +239,22 @@ fn a_pid_wider_than_supported_is_illegal() {
     };
     s.rig.submit(&[inval_pdt(0), inval_pdt(0xff)]);
     for bit in 8..20 {
-        let head = s.rig.read(reg::CQH, 4);
-        let slot = s.rig.next_command();
-        s.rig.hand_over(&[inval_pdt(1 << bit | 3)]);
-        s.rig.run(200);
-        assert_eq!(s.rig.read(reg::CQH, 4), head, "{bit}");
-        assert_ne!(s.rig.read(reg::CQCSR, 4) & csr::ILLEGAL, 0, "{bit}");
-        // Mended, the queue goes on.
-        s.rig.store(slot, inval_pdt(3)[0]);
-        s.rig.write(reg::CQCSR, 4, csr::ENABLE | csr::ILLEGAL);
-        s.rig.submit(&[]);
+        s.is_illegal(inval_pdt(1 << bit | 3), inval_pdt(3));
+    }
+}
+
+/// Bits 34 and 73, of IOTINVAL.VMA and of GVMA, whether an address is named or not.
+#[test]
+fn nl_and_s_need_their_capabilities() {
+    let mut s = Setup::partial(0, 0);
+    let addr = IOVA >> 12 << 10;
+    for kind in [1, 1 | 1 << 7 | 1 << 33] {
+        for av in [0, 1 << 10] {
+            let good = [kind | av, addr];
+            s.rig.submit(&[good]);
+            s.is_illegal([kind | av | 1 << 34, addr], good);
+            s.is_illegal([kind | av, addr | 1 << 9], good);
+        }
     }
 }
 
