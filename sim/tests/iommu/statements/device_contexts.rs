@@ -442,14 +442,16 @@ fn msi_page_tables_are_read_with_the_ids_of_the_context() {
     carry_the_ids(&s, table);
 }
 
+/// The notice is a message of the IOMMU itself (IOMMU §5.27).
 #[test]
-fn interrupt_files_are_written_with_the_ids_of_the_context() {
-    let mut file = 0;
+fn interrupt_files_have_the_ids_of_the_context_and_notices_those_of_the_iommu() {
+    let (mut file, mut notice) = (0, 0);
     let (mut s, _) = with_ids(|rig| {
-        file = rig.page();
-        let notice = rig.page();
+        (file, notice) = (rig.page(), rig.page());
         [file >> 9 << 7 | 1 << 1 | 1, notice >> 12 << 10]
     });
+    let (rcid, mcid) = (0xabc, 0xdef);
+    s.rig.write(reg::QOSID, 4, mcid << 16 | rcid);
     let request = of(Ttyp::UntransWr, IOVA);
     let answer = s.rig.translate(request);
     assert!(answer.is_mrif);
@@ -459,6 +461,9 @@ fn interrupt_files_are_written_with_the_ids_of_the_context() {
         data: 3,
     });
     carry_the_ids(&s, file);
+    let notices = s.rig.accesses.iter().filter(|a| a.addr == notice);
+    let notices: Vec<_> = notices.map(|a| (a.rcid, a.mcid)).collect();
+    assert_eq!(notices, [(rcid, mcid)]);
 }
 
 /// A page of the first stage leads to this guest address; is it that of an interrupt file?
