@@ -118,6 +118,7 @@ fn filters() {
         // DMASK is of DID_GSCID alone: in PID_PSCID it would ignore the bits that differ.
         (1 | PV | pid(3) | DMASK, 1),
         (1 | PV | pid(0b01) | DMASK, 0),
+        (1 | PV | pid(0b10) | DMASK, 0),
         (7 | IDT | PV | pid(9) | DMASK, 1),
         (7 | IDT | PV | pid(0b1011) | DMASK, 0),
         (1 | DV | PV | did(5) | pid(3), 1),
