@@ -65,6 +65,11 @@ fn turning_the_command_queue_on_clears_cmd_to() {
 }
 
 #[test]
+fn turning_the_command_queue_on_clears_cqmf() {
+    turning_on_clears(Condition::CommandFault);
+}
+
+#[test]
 fn turning_the_command_queue_on_clears_fence_w_ip() {
     turning_on_clears(Condition::Fence);
 }
@@ -72,6 +77,11 @@ fn turning_the_command_queue_on_clears_fence_w_ip() {
 #[test]
 fn turning_the_fault_queue_on_clears_fqof() {
     turning_on_clears(Condition::FaultOverflow);
+}
+
+#[test]
+fn turning_the_fault_queue_on_clears_fqmf() {
+    turning_on_clears(Condition::FaultFault);
 }
 
 #[test]
@@ -289,6 +299,44 @@ fn a_fault_of_an_access_of_a_command_stops_the_queue() {
     assert_eq!(COMMANDS.status(&mut rig), ACTIVE);
     assert_eq!(COMMANDS.index(&mut rig), start + 2);
     assert_eq!([bad, good].map(|at| rig.load(at)), [1, 2]);
+}
+
+/// The command would do no harm any more, and the next waits. Nothing but a 1 to the bit lets them be
+/// executed.
+fn the_queue_stops_until_1_is_written(condition: Condition) {
+    let mut rig = condition.setup();
+    condition.provoke(&mut rig);
+    let at = rig.page();
+    give(&mut rig, &[command::fence(Some((at, 1)), false)]);
+    let head = COMMANDS.index(&mut rig);
+    let all = csr::MEMORY_FAULT | csr::TIMEOUT | csr::ILLEGAL | FENCE_DONE;
+    for written in [0, all & !condition.bit()] {
+        COMMANDS.set(&mut rig, csr::ENABLE | written);
+        rig.run(300);
+        assert_eq!(COMMANDS.status(&mut rig), ACTIVE | condition.bit());
+        assert_eq!(COMMANDS.index(&mut rig), head);
+        assert_eq!(rig.load(at), 0);
+    }
+    COMMANDS.set(&mut rig, csr::ENABLE | condition.bit());
+    rig.run(300);
+    assert_eq!(COMMANDS.status(&mut rig), ACTIVE);
+    assert_eq!(COMMANDS.index(&mut rig), rig.read(reg::CQT, 4));
+    assert_eq!(rig.load(at), 1);
+}
+
+#[test]
+fn cmd_ill_stops_the_queue_until_1_is_written() {
+    the_queue_stops_until_1_is_written(Condition::Illegal);
+}
+
+#[test]
+fn cmd_to_stops_the_queue_until_1_is_written() {
+    the_queue_stops_until_1_is_written(Condition::Timeout);
+}
+
+#[test]
+fn cqmf_stops_the_queue_until_1_is_written() {
+    the_queue_stops_until_1_is_written(Condition::CommandFault);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The interrupt pending register and what it sends (IOMMU §5.18).
 
-use super::queue::{COMMANDS, Condition, FAULTS, PAGES, Queue, setup};
+use super::queue::{COMMANDS, Condition, DEVICE, FAULTS, PAGE_REQUEST, PAGES, Queue, setup};
 use crate::bench::{csr, reg};
-use crate::rig::Rig;
+use crate::rig::{Request, Rig, Ttyp};
 
 const PMIP: u64 = 4;
 const ALL: u64 = 0xf;
@@ -198,6 +198,38 @@ fn a_message_of_each_cause_waits_for_its_mask() {
     }
 }
 
+/// Each cause comes again while the bit of its queue, or of the counters, is 1; without wires there are
+/// none.
+#[test]
+fn no_further_message_is_sent_while_the_bit_is_1() {
+    let mut rig = enabled(Condition::Illegal);
+    let rows = vectors(&mut rig);
+    rig.write(reg::ICVEC, 8, 0x3210);
+    let causes: [fn(&mut Rig); 4] = [
+        |rig| {
+            Condition::Illegal.provoke(rig);
+            COMMANDS.set(rig, ENABLED | csr::ILLEGAL);
+        },
+        |rig| FAULTS.feed(rig),
+        overflow,
+        |rig| PAGES.feed(rig),
+    ];
+    for (bit, cause) in causes.into_iter().enumerate() {
+        cause(&mut rig);
+        assert_eq!(messages(&mut rig, &rows), [rows[bit]]);
+        for _ in 0..3 {
+            cause(&mut rig);
+            assert_eq!(messages(&mut rig, &rows), [], "{bit}");
+            assert_eq!(rig.wires(), 0);
+        }
+        // Only this one is sent again.
+        rig.write(reg::IPSR, 4, 1 << bit);
+        cause(&mut rig);
+        assert_eq!(messages(&mut rig, &rows), [rows[bit]]);
+    }
+    assert_eq!(rig.read(reg::IPSR, 4), ALL);
+}
+
 /// The bit goes from 0 to 1 again, which is a message again. An overflow or a new record does not
 /// stand.
 #[test]
@@ -230,4 +262,38 @@ fn a_condition_that_stands_sets_its_bit_again() {
     rig.write(reg::IPSR, 4, ALL);
     rig.run(100);
     assert_eq!(rig.read(reg::IPSR, 4), 0);
+}
+
+/// A 1 that is written while the bit is still 0 clears nothing: what happens in that cycle, or later, sets
+/// the bit. What was there before is cleared.
+#[test]
+fn what_happens_when_a_bit_is_cleared_sets_it() {
+    let causes: [(u64, fn(&mut Rig)); 3] = [
+        (FAULTS.pending, |rig| {
+            rig.begin(Request::new(Ttyp::UntransRd, DEVICE + 1, 0));
+        }),
+        (PMIP, |rig| {
+            rig.write(reg::IOHPMCYCLES, 8, (u64::MAX >> 1) - 30);
+        }),
+        (PAGES.pending, |rig| rig.message(&PAGE_REQUEST)),
+    ];
+    for (bit, cause) in causes {
+        let begun = |wait| {
+            let mut rig = enabled(Condition::Illegal);
+            cause(&mut rig);
+            rig.run(wait);
+            rig
+        };
+        let mut seen = Vec::new();
+        for wait in 0..120 {
+            // What the write would find, if it were a read.
+            let pending = begun(wait).read(reg::IPSR, 4);
+            let mut rig = begun(wait);
+            rig.write(reg::IPSR, 4, bit);
+            rig.run(300);
+            assert_eq!(rig.read(reg::IPSR, 4), bit & !pending, "{bit} {wait}");
+            seen.push(pending);
+        }
+        assert_eq!([seen[0], seen[119]], [0, bit]);
+    }
 }

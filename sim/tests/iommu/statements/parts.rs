@@ -457,3 +457,40 @@ fn qos_ids_after_a_reset_to_bare_are_0() {
     let answer = rig.translate(READ);
     assert_eq!((answer.spa, answer.rcid, answer.mcid), (IOVA, 0, 0));
 }
+
+/// Of page requests, of the performance monitor, of the debug interface, of QoS IDs and of messages:
+/// each is there with what it belongs to, whatever else is not.
+#[test]
+fn optional_registers_need_their_own_capability() {
+    let registers: [&[u32]; 5] = [
+        &[reg::PQB, reg::PQH, reg::PQCSR],
+        &[
+            reg::IOCOUNTINH,
+            reg::IOHPMCYCLES,
+            reg::IOHPMCTR,
+            reg::IOHPMEVT,
+        ],
+        &[reg::TR_REQ_IOVA],
+        &[reg::QOSID],
+        &[reg::MSI_CFG_TBL, reg::MSI_CFG_TBL + 8],
+    ];
+    for (mut rig, there) in [
+        (Rig::new(64), [true; 5]),
+        (Rig::partial(64), [true, false, false, false, false]),
+        (Rig::msi_flat(64), [false, false, false, false, true]),
+    ] {
+        for (registers, there) in registers.into_iter().zip(there) {
+            for &offset in registers {
+                // A bit of each of them.
+                let value = match offset {
+                    reg::TR_REQ_IOVA | reg::MSI_CFG_TBL => 1 << 12,
+                    reg::PQCSR => csr::INTERRUPT,
+                    _ => 1,
+                };
+                rig.write(offset, 4, value);
+                let expected = if there { value } else { 0 };
+                assert_eq!(rig.read(offset, 4), expected, "{offset}");
+            }
+        }
+    }
+}

@@ -310,6 +310,39 @@ fn a_page_request_queue_of_size_0_has_2_entries() {
     }
 }
 
+/// The base is aligned to no more than that. Each record is in its entry, and beyond them is none.
+#[test]
+fn a_fault_queue_of_more_than_128_records_is_aligned_to_its_size() {
+    for log2 in [7, 8, 9, 10] {
+        let base = 0x12_3456_0000_0000 | 32 << log2;
+        let last = (1 << log2) - 1;
+        let mut rig = setup(false);
+        RECORDS.turn_on(&mut rig, base, log2);
+        let record = |rig: &mut Rig, number: u64| {
+            let iova = (number + 1) << 12;
+            rig.ask(Request::new(Ttyp::UntransRd, DEVICE + 1, iova));
+        };
+        let iotval = |rig: &Rig, index: u64| rig.load(base + 32 * index + 16);
+        for number in 0..last {
+            record(&mut rig, number);
+        }
+        rig.run(200);
+        assert_eq!(rig.read(reg::FQT, 4), last);
+        for index in 0..last {
+            assert_eq!(iotval(&rig, index), (index + 1) << 12, "{log2}");
+        }
+        assert_eq!([last, last + 1].map(|index| iotval(&rig, index)), [0, 0]);
+        rig.write(reg::FQH, 4, last);
+        record(&mut rig, last);
+        record(&mut rig, last + 1);
+        rig.run(200);
+        assert_eq!(rig.read(reg::FQT, 4), 1);
+        let expected = [last + 1, last + 2].map(|number| number << 12);
+        assert_eq!([last, 0].map(|index| iotval(&rig, index)), expected);
+        assert_eq!(iotval(&rig, last + 1), 0);
+    }
+}
+
 /// As a command queue.
 #[test]
 fn a_page_request_queue_of_more_than_256_entries_is_aligned_to_its_size() {

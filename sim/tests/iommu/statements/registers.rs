@@ -148,6 +148,29 @@ fn each_register_is_at_its_offset() {
     }
 }
 
+/// Also after a write, which changes nothing else.
+#[test]
+fn reserved_offsets_read_0() {
+    let mut rig = Rig::new(52);
+    rig.write(reg::IOCOUNTINH, 4, ONES);
+    let all = |rig: &mut Rig| {
+        let words = (0..4096).step_by(8).map(|offset| rig.read(offset, 8));
+        words.collect::<Vec<u64>>()
+    };
+    let before = all(&mut rig);
+    for offset in [12].into_iter().chain(628..760).chain(1024..4096) {
+        if offset % 4 == 0 {
+            rig.write(offset, 4, 0xffff_ffff);
+            assert_eq!(rig.read(offset, 4), 0, "{offset}");
+        }
+        if offset % 8 == 0 {
+            rig.write(offset, 8, ONES);
+            assert_eq!(rig.read(offset, 8), 0, "{offset}");
+        }
+    }
+    assert_eq!(all(&mut rig), before);
+}
+
 /// By bit and name: in which of the configurations.
 const CAPABILITIES: [(u32, &str, [bool; 4]); 25] = {
     const ALL: [bool; 4] = [true; 4];
@@ -190,6 +213,12 @@ fn each_capability_is_in_its_bit() {
         assert_eq!(values.map(|v| v >> bit & 1 == 1), there, "{name}");
     }
     assert_eq!(values.map(|v| v >> 32 & 0x3f), [56, 56, 56, 44], "PAS");
+    // Some of those that the others have together or not at all.
+    let parts = ["Sv39", "Sv39x4", "MSI_FLAT", "ATS", "PD8"];
+    let value = Rig::partial(51).read(reg::CAPABILITIES, 8);
+    for (bit, name, _) in CAPABILITIES {
+        assert_eq!(value >> bit & 1 == 1, parts.contains(&name), "{name}");
+    }
 }
 
 #[test]
@@ -294,6 +323,22 @@ fn off_bare_and_levels_are_supported() {
                     assert_eq!(rig.accesses[0].addr, root + offset);
                 }
             }
+        }
+    }
+}
+
+/// Each of its bits, at each number of levels.
+#[test]
+fn ppn_is_the_root_of_the_directory() {
+    let mut rig = Rig::new(53);
+    let last: u64 = ((1 << 44) - 1) << 12;
+    for root in (12..56).flat_map(|bit| [1 << bit, last ^ 1 << bit]) {
+        for mode in [2, 3, 4] {
+            rig.set_ddtp(OFF, root);
+            rig.set_ddtp(mode, root);
+            rig.fault(READ, 258);
+            let index = if mode == 2 { DEVICE } else { 0 };
+            assert_eq!(rig.accesses[0].addr, root + 64 * u64::from(index));
         }
     }
 }
