@@ -2,7 +2,8 @@
 
 use super::commands::is_illegal;
 use super::queue::{
-    ACTIVE, COMMANDS, DEVICE, FENCE, INVALIDATE, TIMEOUT_CYCLES, WIRED_FENCE, give, setup,
+    ACTIVE, COMMANDS, DEVICE, FENCE, FENCE_DONE, INVALIDATE, TIMEOUT_CYCLES, WIRED_FENCE, give,
+    setup,
 };
 use crate::bench::{command, csr, reg};
 use crate::rig::{Context, Message, Request, Rig, Sent, Ttyp, Vm};
@@ -149,6 +150,36 @@ fn at_a_timeout_commands_without_timeout_are_complete() {
         code: 0,
     };
     assert_eq!(rig.sent()[1], response);
+}
+
+/// Neither its store nor its interrupt is to be seen, also if it comes after the timeout (§3.1.4).
+#[test]
+fn a_fence_that_finds_a_timeout_has_not_completed() {
+    for late in [false, true] {
+        let mut rig = setup(true);
+        let start = COMMANDS.index(&mut rig);
+        let flag = rig.page();
+        let [first, second] = command::fence(Some((flag, 1)), true);
+        give(&mut rig, &[INVALIDATE]);
+        if late {
+            rig.run(TIMEOUT_CYCLES);
+            assert_eq!(COMMANDS.status(&mut rig), ACTIVE);
+            assert_eq!(COMMANDS.index(&mut rig), start + 1);
+        }
+        give(&mut rig, &[[first | WIRED_FENCE[0], second]]);
+        rig.run(if late { 300 } else { TIMEOUT_CYCLES });
+        for _ in 0..2 {
+            assert_eq!(COMMANDS.status(&mut rig), ACTIVE | csr::TIMEOUT);
+            assert_eq!(COMMANDS.index(&mut rig), start + 1);
+            assert_eq!(rig.load(flag), 0);
+            rig.run(300);
+        }
+        COMMANDS.set(&mut rig, csr::ENABLE | csr::TIMEOUT);
+        rig.run(300);
+        assert_eq!(COMMANDS.status(&mut rig), ACTIVE | FENCE_DONE);
+        assert_eq!(COMMANDS.index(&mut rig), start + 2);
+        assert_eq!(rig.load(flag), 1);
+    }
 }
 
 /// With the bit the bridge must have committed what it has; with neither it is not asked.

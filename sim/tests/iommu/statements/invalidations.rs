@@ -5,11 +5,13 @@ use super::spaces::{
     ALL, AV, FAR, GUESTS, GVMA, IOVA, LEVELS, OTHER, PAGE, SPACES, Setup, Space, VMA, gscid,
     name_a_guest_by_16_bits, one_of_each, page, pscid,
 };
-use crate::rig::{Context, Rig, Vm};
+use crate::rig::{Context, Request, Rig, Ttyp, Vm};
 use crate::tables::{SV57, pte};
 
 /// A page in the same table as [`IOVA`].
 const NEAR: u64 = IOVA ^ 0x1000;
+/// Non-leaf entries, too (§8.2).
+const NL: u64 = 1 << 34;
 
 fn of_host(space: &Space) -> bool {
     space.gscid == 0
@@ -278,6 +280,35 @@ fn an_address_in_a_large_page_names_all_of_it() {
             for (i, value) in (0..).zip(old) {
                 s.rig.store(entry + 8 * i, value);
             }
+        }
+    }
+}
+
+/// A page has become larger, and a part of it was held before (§3.1.1, last note): that is as it was or
+/// as it is, address and memory type, until it is named. An answer has nothing of both.
+#[test]
+fn a_page_that_has_grown_is_the_old_or_the_new_one() {
+    for (mut s, kind) in one_of_each() {
+        let [small, large] = [0, 1].map(|level| s.entry(0, IOVA, level));
+        let read = |rig: &mut Rig, at: u64| {
+            let answer = rig.translate(Request::new(Ttyp::UntransRd, 1, at));
+            (answer.spa, answer.pbmt)
+        };
+        let new = |at: u64| (OTHER | at & 0x1f_ffff, 2);
+        s.rig.store(small, pte::at(PAGE, ALL | 1 << pte::PBMT));
+        s.rig.forget();
+        assert_eq!(read(&mut s.rig, IOVA), (PAGE, 1));
+        s.rig.store(large, pte::at(OTHER, ALL | 2 << pte::PBMT));
+        // The table goes, and the large page is held beside its part.
+        s.rig.sync(&[[kind | AV | NL, page(NEAR)]]);
+        assert_eq!(read(&mut s.rig, NEAR), new(NEAR));
+        for _ in 0..2 {
+            let answer = read(&mut s.rig, IOVA);
+            assert!([(PAGE, 1), new(IOVA)].contains(&answer), "{answer:x?}");
+        }
+        s.rig.sync(&[[kind | AV, page(IOVA)]]);
+        for at in [IOVA, NEAR] {
+            assert_eq!(read(&mut s.rig, at), new(at));
         }
     }
 }
