@@ -330,6 +330,23 @@ fn tags_of_invalidations() {
     assert_eq!(s.rig.sent(), tags);
 }
 
+/// One at a time, a half of them in each of two runs, so that none times out.
+#[test]
+fn each_tag_is_completed_by_its_bit() {
+    let device = u64::from(DEVICE) << 40;
+    for tags in [0..16, 16..32] {
+        let mut s = Setup::new();
+        s.rig.hand_over(&[[INVAL | device, 0]; 48]);
+        s.rig.run(1000);
+        assert_eq!(s.rig.sent().len(), 32);
+        for tag in tags {
+            s.rig.message(&completion(DEVICE, 1 << tag, 1));
+            let next = invalidate(DEVICE.into(), None, tag, 0);
+            assert_eq!(s.rig.sent(), [next]);
+        }
+    }
+}
+
 #[test]
 fn a_timeout_is_reported_by_the_next_fence() {
     let mut s = Setup::new();

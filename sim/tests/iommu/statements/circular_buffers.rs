@@ -1,7 +1,7 @@
 //! Queues as circular buffers: IOMMU §3.
 
 use super::queue::{ACTIVE, COMMANDS, ENTRIES, FAULTS, FENCE, PAGES, Queue, give, setup};
-use crate::bench::csr;
+use crate::bench::{csr, reg};
 
 /// Queues that the IOMMU fills, and the size of a record.
 const FILLED: [(Queue, u64); 2] = [(FAULTS, 32), (PAGES, 16)];
@@ -90,6 +90,25 @@ fn a_record_is_written_before_the_tail_says_so() {
             rig.run(100);
             assert_eq!(queue.index(&mut rig), index + 1);
             assert_ne!(rig.load(at), 0);
+        }
+    }
+}
+
+/// The interrupt for a record or a message (§3.2, §3.3) comes once that is written, too.
+#[test]
+fn an_interrupt_for_a_record_comes_after_it() {
+    for (queue, size) in FILLED {
+        let mut rig = setup(false);
+        queue.set(&mut rig, csr::ENABLE | csr::INTERRUPT);
+        for index in 0..3 {
+            rig.held = Some(queue.memory(&mut rig) + size * index);
+            queue.feed(&mut rig);
+            assert_eq!(rig.read(reg::IPSR, 4), 0, "not yet written");
+            rig.held = None;
+            rig.run(100);
+            assert_eq!(rig.read(reg::IPSR, 4), queue.pending);
+            rig.write(reg::IPSR, 4, queue.pending);
+            assert_eq!(rig.read(reg::IPSR, 4), 0);
         }
     }
 }

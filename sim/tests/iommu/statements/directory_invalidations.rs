@@ -5,7 +5,8 @@
 
 use super::caching::{entries, store_context};
 use super::commands::is_illegal;
-use crate::rig::{Context, Process, Request, Rig, Ttyp, Vm, pd};
+use crate::bench::command;
+use crate::rig::{Context, Message, Process, Request, Rig, Ttyp, Vm, pd};
 use crate::tables::{SV39, pte, tc};
 
 /// In different tables but for the root.
@@ -232,6 +233,77 @@ fn inval_pdt_drops_the_context_of_a_process_of_a_device() {
             let ids = did(DEVICES[named.0]) | pid(PROCESSES[named.1]);
             s.drops_processes([INVAL_PDT | DV | ids, 0], &CONTEXTS, |place| place == named);
         }
+    }
+}
+
+/// A process context that was read before the command: it is not held after it, and a fence waits for
+/// the request that uses it (§3.1.2).
+#[test]
+fn a_process_context_read_before_is_not_held() {
+    for second in [0, SV39] {
+        let mut s = Setup::new(second);
+        let [.., at] = s.process((0, 0));
+        let request = Request::new(Ttyp::UntransRd, DEVICES[0], IOVA).of(PROCESSES[0]);
+        let valid = s.rig.load(at);
+        let flag = s.rig.page();
+        let named = DV | did(DEVICES[0]);
+        for operands in [
+            INVAL_PDT | named | pid(PROCESSES[0]),
+            INVAL_DDT | named,
+            INVAL_DDT,
+        ] {
+            s.rig.store(flag, 0);
+            s.rig.forget();
+            s.rig.held = Some(at);
+            s.rig.begin(request);
+            s.rig.run(500);
+            assert_eq!(s.rig.accesses.last().map(|a| a.addr), Some(at));
+            s.rig.store(at, valid & !1);
+            let fence = command::fence(Some((flag, 1)), false);
+            s.rig.hand_over(&[[operands, 0], fence]);
+            s.rig.run(500);
+            assert_eq!((s.rig.answered(), s.rig.load(flag)), (false, 0));
+            s.rig.held = None;
+            assert_eq!(s.rig.finish().spa, PAGE);
+            s.rig.run(200);
+            assert_eq!(s.rig.load(flag), 1);
+            s.rig.fault(request, 266);
+            s.rig.store(at, valid);
+        }
+    }
+}
+
+/// The same of a device context that is read for a message.
+#[test]
+fn a_context_read_for_a_message_is_not_held() {
+    let mut s = Setup::new(0);
+    let [.., at] = s.device(0);
+    let request = Request::new(Ttyp::UntransRd, DEVICES[0], IOVA).of(PROCESSES[0]);
+    let message = Message::Page {
+        device_id: DEVICES[0],
+        process_id: None,
+        privileged: false,
+        exec: false,
+        rwl: [true, false, false],
+        prgi: 0,
+        addr: IOVA,
+    };
+    let valid = s.rig.load(at);
+    for operands in [INVAL_DDT | DV | did(DEVICES[0]), INVAL_DDT] {
+        s.rig.forget();
+        s.rig.held = Some(at);
+        s.rig.message(&message);
+        s.rig.run(300);
+        assert_eq!(s.rig.accesses.last().map(|a| a.addr), Some(at));
+        s.rig.store(at, valid & !1);
+        s.rig.submit(&[[operands, 0]]);
+        s.rig.held = None;
+        s.rig.sync(&[]);
+        // There is no PRI.
+        let causes: Vec<u64> = s.rig.records().iter().map(|r| r.cause).collect();
+        assert_eq!(causes, [260]);
+        s.rig.fault(request, 258);
+        s.rig.store(at, valid);
     }
 }
 

@@ -454,6 +454,34 @@ fn with_ttyp_0_did_pv_pid_and_priv_are_0() {
     assert_eq!([words[0], words[2]], [273, IMSIC]);
 }
 
+/// A fault of an interrupt file in memory is one of the write to it.
+#[test]
+fn a_fault_of_an_interrupt_file_is_of_its_transaction() {
+    for (access, cause) in [(true, 264), (false, 271)] {
+        let mut s = Setup::new(0);
+        let mut msi = s.file_in_memory();
+        let page = msi.answer.mrif;
+        if access {
+            s.rig.broken.insert(page);
+        } else {
+            s.rig.corrupt.insert(page);
+        }
+        let of_process = Request::new(Ttyp::UntransWr, 0xa5_5a3c, MSI).of(0xa_63c5);
+        for (request, who) in [
+            (of_process, (1, 0, 0xa_63c5)),
+            (of_process.privileged(), (1, 1, 0xa_63c5)),
+            (Request::new(Ttyp::UntransWr, 0x5a_a5c3, MSI), (0, 0, 0)),
+        ] {
+            msi.request = request;
+            let words = record(&mut s.rig, |rig| rig.store_msi(&msi));
+            assert_eq!((words[0] & 0xfff, ttyp(words)), (cause, 3));
+            assert_eq!(words[0] >> 40, request.device_id.into());
+            assert_eq!(process(words), who);
+            assert_eq!(words[2], MSI);
+        }
+    }
+}
+
 /// With all 59 bits of the widest scheme, and those beyond, for which there is no page.
 #[test]
 fn iotval2_of_a_guest_page_fault_is_the_guest_address() {
@@ -477,6 +505,18 @@ fn iotval2_of_a_guest_page_fault_is_the_guest_address() {
         let words = record_of(&mut s.rig, Setup::request(kind, IOVA | 0xabd));
         assert_eq!(words[0] & 0xfff, cause);
         assert_eq!(words[2..], [IOVA | 0xabd, GPA | 0xabc]);
+    }
+    // That of a translated request is a guest address.
+    let mut s = Setup::new(EN_ATS | T2GPA);
+    let gpa = GPA + 0x8_0abd;
+    for (kind, cause) in [
+        (Ttyp::TransRx, 20),
+        (Ttyp::TransRd, 21),
+        (Ttyp::TransWr, 23),
+    ] {
+        let words = record_of(&mut s.rig, Request::new(kind, DEVICE, gpa));
+        assert_eq!(words[0] & 0xfff, cause);
+        assert_eq!(words[2..], [gpa, gpa & !3]);
     }
 }
 

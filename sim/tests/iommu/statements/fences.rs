@@ -2,7 +2,8 @@
 
 use super::commands::is_illegal;
 use super::queue::{
-    ACTIVE, COMMANDS, DEVICE, FENCE, INVALIDATE, TIMEOUT_CYCLES, WIRED_FENCE, give, setup,
+    ACTIVE, COMMANDS, DEVICE, FENCE, FENCE_DONE, INVALIDATE, TIMEOUT_CYCLES, WIRED_FENCE, give,
+    setup,
 };
 use crate::bench::{command, csr, reg};
 use crate::rig::{Context, Message, Request, Rig, Sent, Ttyp, Vm};
@@ -44,6 +45,29 @@ fn a_fence_completes_after_all_commands_before_it() {
         assert_eq!(COMMANDS.index(&mut rig), start + 2);
         assert_eq!(rig.load(flag), 1);
     }
+}
+
+/// A response that the device has not taken has not been sent.
+#[test]
+fn a_fence_completes_after_the_messages_before_it() {
+    let mut rig = setup(false);
+    let start = COMMANDS.index(&mut rig);
+    let flag = rig.page();
+    let response = [4 | 1 << 7 | u64::from(DEVICE) << 40, 0];
+    rig.deaf = true;
+    give(
+        &mut rig,
+        &[response, command::fence(Some((flag, 1)), false)],
+    );
+    for _ in 0..3 {
+        rig.run(500);
+        assert!(COMMANDS.index(&mut rig) < start + 2);
+        assert_eq!(rig.load(flag), 0);
+    }
+    rig.deaf = false;
+    assert_eq!(rig.sent().len(), 1);
+    assert_eq!(COMMANDS.index(&mut rig), start + 2);
+    assert_eq!(rig.load(flag), 1);
 }
 
 /// A request that still reads what an invalidation before the fence is about may use the old entry;
@@ -128,6 +152,36 @@ fn at_a_timeout_commands_without_timeout_are_complete() {
     assert_eq!(rig.sent()[1], response);
 }
 
+/// Neither its store nor its interrupt is to be seen, also if it comes after the timeout (§3.1.4).
+#[test]
+fn a_fence_that_finds_a_timeout_has_not_completed() {
+    for late in [false, true] {
+        let mut rig = setup(true);
+        let start = COMMANDS.index(&mut rig);
+        let flag = rig.page();
+        let [first, second] = command::fence(Some((flag, 1)), true);
+        give(&mut rig, &[INVALIDATE]);
+        if late {
+            rig.run(TIMEOUT_CYCLES);
+            assert_eq!(COMMANDS.status(&mut rig), ACTIVE);
+            assert_eq!(COMMANDS.index(&mut rig), start + 1);
+        }
+        give(&mut rig, &[[first | WIRED_FENCE[0], second]]);
+        rig.run(if late { 300 } else { TIMEOUT_CYCLES });
+        for _ in 0..2 {
+            assert_eq!(COMMANDS.status(&mut rig), ACTIVE | csr::TIMEOUT);
+            assert_eq!(COMMANDS.index(&mut rig), start + 1);
+            assert_eq!(rig.load(flag), 0);
+            rig.run(300);
+        }
+        COMMANDS.set(&mut rig, csr::ENABLE | csr::TIMEOUT);
+        rig.run(300);
+        assert_eq!(COMMANDS.status(&mut rig), ACTIVE | FENCE_DONE);
+        assert_eq!(COMMANDS.index(&mut rig), start + 2);
+        assert_eq!(rig.load(flag), 1);
+    }
+}
+
 /// With the bit the bridge must have committed what it has; with neither it is not asked.
 fn waits_for_the_bridge(bit: u64) {
     for (bits, waits) in [(bit, true), (PR | PW, true), (0, false)] {
@@ -159,6 +213,39 @@ fn with_pw_writes_are_committed_before_completion() {
     waits_for_the_bridge(PW);
 }
 
+/// What the bridge has committed before a request is answered says nothing about that request.
+#[test]
+fn the_bridge_is_asked_after_requests_under_way() {
+    for bits in [PR, PW, PR | PW] {
+        let mut rig = Rig::new(60);
+        let mut vm = Vm::new(&mut rig, SV39, 0);
+        vm.map_first(&mut rig, IOVA, 0, pte::at(PAGE, pte::ALL));
+        rig.directory(&[DEVICE], Context::of(&vm));
+        let start = COMMANDS.index(&mut rig);
+        let flag = rig.page();
+        rig.held = Some(vm.first_entry(&mut rig, IOVA, 0));
+        rig.begin(Request::new(Ttyp::UntransWr, DEVICE, IOVA));
+        rig.run(300);
+        assert_eq!(rig.accesses.last().map(|a| a.addr), rig.held);
+        let [first, second] = command::fence(Some((flag, 1)), false);
+        rig.hand_over(&[[first | bits, second]]);
+        // Until now it would have drained at once.
+        rig.run(500);
+        rig.undrained = true;
+        rig.held = None;
+        assert_eq!(rig.finish().spa, PAGE);
+        for _ in 0..3 {
+            rig.run(500);
+            assert_eq!(COMMANDS.index(&mut rig), start);
+            assert_eq!(rig.load(flag), 0);
+        }
+        rig.undrained = false;
+        rig.run(100);
+        assert_eq!(COMMANDS.index(&mut rig), start + 1);
+        assert_eq!(rig.load(flag), 1);
+    }
+}
+
 #[test]
 fn wsi_is_reserved_without_wires() {
     let mut rig = Rig::new(58);
@@ -176,7 +263,8 @@ fn with_av_data_is_stored_with_4_bytes_at_addr() {
     let mut rig = setup(false);
     let page = rig.page();
     let low = (2..12).map(|bit| page + (1 << bit));
-    for addr in low.chain((32..56).map(|bit| 1 << bit)) {
+    let high = (12..31).chain(32..56);
+    for addr in low.chain(high.map(|bit| 1 << bit)) {
         let doubleword = addr & !7;
         rig.store(doubleword, OLD);
         rig.accesses.clear();

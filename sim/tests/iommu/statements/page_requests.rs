@@ -350,3 +350,32 @@ fn payload_has_r_w_l_group_index_and_page_address() {
         assert_eq!(payload(READ, 0, 1 << bit), 1 | 1 << bit);
     }
 }
+
+/// `fctl` is written while nothing is on (§5.4).
+#[test]
+fn records_have_the_byte_order_of_fctl_be() {
+    const DEVICE: u32 = 5;
+    for big in [false, true] {
+        let mut rig = Rig::new(35);
+        rig.set_fctl(big.into());
+        let vm = Vm::new(&mut rig, 0, 0);
+        rig.directory(&[DEVICE], Context::of(&vm).tc(EN_ATS | EN_PRI));
+        let queue = rig.page();
+        rig.write(reg::PQB, 8, queue >> 12 << 10 | 1);
+        PAGES.set(&mut rig, csr::ENABLE);
+        rig.message(&Message::Page {
+            device_id: DEVICE,
+            process_id: Some(0x5_4321),
+            privileged: true,
+            exec: false,
+            rwl: READ,
+            prgi: 0x1a5,
+            addr: ADDR,
+        });
+        rig.run(100);
+        let first = u64::from(DEVICE) << 40 | PV | PRIV | 0x5_4321 << 12;
+        let expected = [first, ADDR | 0x1a5 << 3 | 1];
+        assert_eq!([0, 8].map(|i| rig.load_as(queue + i, big)), expected);
+        assert_eq!(rig.read(reg::PQT, 4), 1);
+    }
+}

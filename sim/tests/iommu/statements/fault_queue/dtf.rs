@@ -1,6 +1,6 @@
 //! Which causes DTF suppresses: last column of the table of CAUSE.
 
-use super::{GPA, IMSIC, IOVA, MSI, Setup, message_that_faults};
+use super::{DEVICE, GPA, IMSIC, IOVA, MSI, Setup, message_that_faults, page_request};
 use crate::rig::{Context, Process, Request, Ttyp, pd};
 use crate::tables::tc;
 
@@ -50,7 +50,7 @@ impl Setup {
 
     fn set_tc(&mut self, tc: u64) {
         let context = Context { tc, ..self.context };
-        self.rig.set_context(self.ddt, super::DEVICE, context);
+        self.rig.set_context(self.ddt, DEVICE, context);
     }
 }
 
@@ -284,5 +284,33 @@ fn cause_274_is_suppressed() {
         let table = s.vm.second_entry(&mut s.rig, GPA, 0) & !0xfff;
         s.corrupt_page(table);
         s.reads(274);
+    });
+}
+
+/// Of a device whose context is located it suppresses that page requests are not for the queue; not
+/// why no context is located, whatever the one in memory or held says.
+#[test]
+fn messages_without_a_located_context_are_reported() {
+    let message = |s: &mut Setup| s.rig.message(&page_request(DEVICE, None));
+    suppressed(260, message);
+    not_suppressed(256, |s| {
+        s.rig.set_ddtp(0, 0);
+        message(s);
+    });
+    not_suppressed(257, |s| {
+        s.break_page(s.ddt);
+        message(s);
+    });
+    not_suppressed(258, |s| {
+        s.set_tc(s.context.tc & !tc::V);
+        message(s);
+    });
+    not_suppressed(259, |s| {
+        s.set_tc(s.context.tc | 1 << 40);
+        message(s);
+    });
+    not_suppressed(260, |s| {
+        s.rig.set_ddtp(1, 0);
+        message(s);
     });
 }
