@@ -144,31 +144,6 @@ fn commands_have_the_byte_order_of_fctl_be() {
     }
 }
 
-/// Also once the command is mended, and whatever else is written.
-#[test]
-fn cmd_ill_stops_the_queue_until_1_is_written() {
-    let mut rig = setup(false);
-    let head = COMMANDS.index(&mut rig);
-    let slot = COMMANDS.memory(&mut rig) + 16 * head;
-    let flag = rig.page();
-    give(&mut rig, &[[0, 0], command::fence(Some((flag, 1)), false)]);
-    rig.run(200);
-    rig.store(slot, HARMLESS[0]);
-    rig.accesses.clear();
-    for written in [0, csr::MEMORY_FAULT | csr::TIMEOUT] {
-        COMMANDS.set(&mut rig, csr::ENABLE | written);
-        rig.run(200);
-        assert_eq!(COMMANDS.status(&mut rig), ACTIVE | csr::ILLEGAL);
-        assert_eq!(COMMANDS.index(&mut rig), head);
-        assert_eq!(rig.accesses, []);
-    }
-    COMMANDS.set(&mut rig, csr::ENABLE | csr::ILLEGAL);
-    rig.run(200);
-    assert_eq!(COMMANDS.status(&mut rig), ACTIVE);
-    assert_eq!(COMMANDS.index(&mut rig), head + 2);
-    assert_eq!(rig.load(flag), 1);
-}
-
 #[test]
 fn reserved_opcodes_are_illegal() {
     let mut rig = Rig::new(53);
