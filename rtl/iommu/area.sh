@@ -20,8 +20,8 @@ CfgBase|CfgBase|
 CfgMsiFlat|CfgMsiFlat|
 CfgFull|CfgFull|
 no Sv57, Sv57x4|CfgFull|sv57=0 sv57x4=0
-no Sv32, Sv32x4, GXL|CfgFull|sv32=0 sv32x4=0 gxl=0
-no second stage, T2GPA, GXL|CfgFull|sv32x4=0 sv39x4=0 sv48x4=0 sv57x4=0 t2gpa=0 gxl=0
+no Sv32, Sv32x4, GXL|CfgFull|sv32=0 sv32x4=0 gxl_writable=0
+no second stage, T2GPA, GXL|CfgFull|sv32x4=0 sv39x4=0 sv48x4=0 sv57x4=0 t2gpa=0 gxl_writable=0
 no Svpbmt|CfgFull|svpbmt=0
 no Svrsw60t59b|CfgFull|svrsw60t59b=0
 no MSI_FLAT, MSI_MRIF, AMO_MRIF|CfgFull|msi_flat=0 msi_mrif=0 amo_mrif=0
@@ -32,11 +32,11 @@ no T2GPA|CfgFull|t2gpa=0
 no END|CfgFull|big_endian=0
 IGS = WSI|CfgFull|igs=1
 IGS = MSI|CfgFull|igs=0
-no HPM|CfgFull|hpm=0 hpm_counters=0
+no HPM|CfgFull|hpm=0
 no DBG|CfgFull|dbg=0
 no PD8, PD17, PD20|CfgFull|pd8=0 pd17=0 pd20=0
 no PD20|CfgFull|pd20=0
-no QOSID|CfgFull|qosid=0 rcid_width=0 mcid_width=0
+no QOSID|CfgFull|qosid=0
 no NL|CfgFull|nl=0
 no S|CfgFull|s=0
 '
