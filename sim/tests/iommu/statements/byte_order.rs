@@ -115,6 +115,33 @@ fn first_stage() {
     );
 }
 
+/// Where A and D are set, the entry keeps its order; those of RV32 schemes have four bytes.
+#[test]
+fn entries_are_updated_in_their_byte_order() {
+    const CLEAN: u64 = pte::ALL & !(pte::A | pte::D);
+    const GADE_SADE: u64 = 3 << 7;
+    let (iova, gpa, page) = (0x3456_7000, 0x2_7654_3000, 0x1_8765_4000);
+    for be in [false, true] {
+        for sbe in [false, true] {
+            for (rv32, gxl, sxl) in [(false, 0, 0), (true, 1 << 2, 1 << 11)] {
+                let mut rig = Rig::new(44);
+                rig.set_fctl(gxl | u64::from(be));
+                let mut vm = Vm::with(&mut rig, SV39, SV39, rv32, [sbe, be]);
+                vm.map_first(&mut rig, iova, 0, pte::at(gpa, CLEAN));
+                vm.map_second(&mut rig, gpa, 0, pte::at(page, CLEAN));
+                let bits = sxl | GADE_SADE | if sbe { SBE } else { 0 };
+                rig.directory(&[DEVICE], Context::of(&vm).tc(bits));
+                let write = Request::new(Ttyp::UntransWr, DEVICE, iova);
+                assert_eq!(rig.translate(write).spa, page);
+                let first = vm.first_value(&mut rig, iova, 0);
+                assert_eq!(first, pte::at(gpa, pte::ALL));
+                let second = vm.second_value(&mut rig, gpa, 0);
+                assert_eq!(second, pte::at(page, pte::ALL));
+            }
+        }
+    }
+}
+
 /// On the way to the page, and to a table of the first stage.
 #[test]
 fn second_stage() {
