@@ -134,8 +134,8 @@ fn permissions() {
         (ALL & !pte::U, [false; 3]),
         (0, [false; 3]),
     ];
-    for second in [0, SV39] {
-        let mut s = Setup::new(second, 0);
+    for (second, bits) in [(0, 0), (SV39, 0), (SV39, T2GPA)] {
+        let mut s = Setup::new(second, bits);
         for (first, a) in leaves {
             for (other, b) in leaves {
                 if second == 0 && other != ALL {

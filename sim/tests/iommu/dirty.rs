@@ -107,6 +107,13 @@ fn second_stage() {
             let updates = s.updates();
             assert_eq!(updates.len(), 1);
             assert_eq!(updates[0].op, 2, "compare and set");
+            // Nothing to do the next time.
+            s.rig.translate(ask(ttyp));
+            assert_eq!(s.rig.accesses, []);
+            // A write to what was only read sets D.
+            s.rig.translate(ask(Ttyp::UntransWr));
+            let all = pte::at(PAGE, pte::ALL);
+            assert_eq!(s.vm.second_value(&mut s.rig, gpa, 0), all);
         }
     }
 }
@@ -114,18 +121,22 @@ fn second_stage() {
 /// Each stage has its own enable.
 #[test]
 fn without_its_enable_a_stage_faults() {
-    let mut s = Setup::new(SV39, SV39, GADE);
-    s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, CLEAN));
-    for (ttyp, cause, _) in KINDS {
-        s.rig.fault(ask(ttyp), cause);
-        assert_eq!(s.updates().len(), 0);
-    }
-    let mut s = Setup::new(SV39, SV39, SADE);
-    s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, pte::ALL));
-    s.vm.map_second(&mut s.rig, GPA, 0, pte::at(PAGE, CLEAN));
-    for (ttyp, _, cause) in KINDS {
-        s.rig.forget();
-        assert_eq!(s.rig.fault(ask(ttyp), cause).iotval2, GPA);
+    // A = 0 is enough, whatever D is.
+    for leaf in [CLEAN, CLEAN | pte::D] {
+        let mut s = Setup::new(SV39, SV39, GADE);
+        s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, leaf));
+        for (ttyp, cause, _) in KINDS {
+            s.rig.fault(ask(ttyp), cause);
+            assert_eq!(s.updates().len(), 0);
+        }
+        let mut s = Setup::new(SV39, SV39, SADE);
+        s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, pte::ALL));
+        s.vm.map_second(&mut s.rig, GPA, 0, pte::at(PAGE, leaf));
+        for (ttyp, _, cause) in KINDS {
+            s.rig.forget();
+            assert_eq!(s.rig.fault(ask(ttyp), cause).iotval2, GPA);
+            assert_eq!(s.updates().len(), 0);
+        }
     }
 }
 
@@ -182,18 +193,26 @@ fn a_race_with_software() {
     s.rig.race = Some((entry, 0));
     s.rig.fault(ask(Ttyp::UntransWr), 15);
     assert_eq!(s.rig.load(entry), 0);
-    // Of the second stage.
-    let mut s = Setup::new(0, SV39, GADE);
-    let entry = s.vm.second_entry(&mut s.rig, IOVA, 0);
-    s.rig.store(entry, pte::at(GPA, CLEAN));
-    s.rig.race = Some((entry, pte::at(PAGE, CLEAN)));
-    assert_eq!(s.rig.translate(ask(Ttyp::UntransWr)).spa, PAGE);
-    assert_eq!(s.rig.load(entry), pte::at(PAGE, pte::ALL));
-    s.rig.store(entry, pte::at(GPA, CLEAN));
-    s.rig.forget();
-    s.rig.race = Some((entry, 0));
-    s.rig.fault(ask(Ttyp::UntransWr), 23);
-    assert_eq!(s.rig.load(entry), 0);
+    // The same of the second stage.
+    let mut s = Setup::new(SV39, SV39, GADE);
+    let other = PAGE + 0x1000;
+    s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, pte::ALL));
+    let entry = s.vm.second_entry(&mut s.rig, GPA, 0);
+    for (new, outcome) in [(pte::at(other, CLEAN), Some(other)), (0, None)] {
+        s.rig.store(entry, pte::at(PAGE, CLEAN));
+        s.rig.forget();
+        s.rig.race = Some((entry, new));
+        match outcome {
+            Some(page) => {
+                assert_eq!(s.rig.translate(ask(Ttyp::UntransWr)).spa, page);
+                assert_eq!(s.rig.load(entry), pte::at(page, pte::ALL));
+            }
+            None => {
+                s.rig.fault(ask(Ttyp::UntransWr), 23);
+                assert_eq!(s.rig.load(entry), 0);
+            }
+        }
+    }
 }
 
 /// No update of an entry that does not permit the access or is malformed.

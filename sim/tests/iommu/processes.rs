@@ -11,6 +11,8 @@ const PAGE: u64 = 0x9_8765_4000;
 const ALL: u64 = pte::ALL;
 const ENS: u64 = 2;
 const SUM: u64 = 4;
+const GADE: u64 = 1 << 7;
+const SADE: u64 = 1 << 8;
 
 const KINDS: [(Ttyp, u64, u64); 3] = [
     (Ttyp::UntransRd, 13, 21),
@@ -492,33 +494,40 @@ fn reports_that_dtf_suppresses() {
 #[test]
 fn qos_ids() {
     let mut s = Setup::new(SV39, pd::PD8, 7);
-    let context = s.context(0);
-    let context = Context {
-        ta: context.ta | 0x123 << 40 | 0x456 << 52,
-        ..context
-    };
+    let context = s.context(GADE | SADE);
     s.rig.write(reg::QOSID, 4, 0xfabc_fdef);
     assert_eq!(s.rig.read(reg::QOSID, 4), 0x0abc_0def);
     let own = (0xdef, 0xabc);
-    s.rig.accesses.clear();
-    s.rig.set_context(s.ddt, DEVICE, context);
-    assert!(!s.rig.accesses.is_empty(), "commands");
-    assert!(s.rig.accesses.iter().all(|a| (a.rcid, a.mcid) == own));
-    s.rig.forget();
-    let answer = s.rig.translate(read(IOVA).of(7));
-    assert_eq!((answer.rcid, answer.mcid), (0x123, 0x456));
-    assert!(s.rig.accesses.len() > 8);
-    for access in &s.rig.accesses {
-        let expected = match access.addr & !0xfff == s.ddt {
-            true => own,
-            false => (0x123, 0x456),
+    for ids in [(0x123, 0x456), (0xedc, 0xba9)] {
+        // A is to be set in both stages.
+        let leaf = |page| pte::at(page, ALL & !pte::A);
+        s.vm.map_first(&mut s.rig, IOVA, 0, leaf(GPA));
+        s.vm.map_second(&mut s.rig, GPA, 0, leaf(PAGE));
+        s.rig.accesses.clear();
+        let context = Context {
+            ta: context.ta | ids.0 << 40 | ids.1 << 52,
+            ..context
         };
-        assert_eq!((access.rcid, access.mcid), expected, "{access:x?}");
+        s.rig.set_context(s.ddt, DEVICE, context);
+        assert!(!s.rig.accesses.is_empty(), "commands");
+        assert!(s.rig.accesses.iter().all(|a| (a.rcid, a.mcid) == own));
+        s.rig.forget();
+        let answer = s.rig.translate(read(IOVA).of(7));
+        assert_eq!((answer.rcid, answer.mcid), ids);
+        assert!(s.rig.accesses.len() > 8);
+        assert_eq!(s.rig.accesses.iter().filter(|a| a.op == 2).count(), 2);
+        for access in &s.rig.accesses {
+            let expected = match access.addr & !0xfff == s.ddt {
+                true => own,
+                false => ids,
+            };
+            assert_eq!((access.rcid, access.mcid), expected, "{access:x?}");
+        }
+        // A record.
+        s.rig.fault(read(IOVA + 0x1000).of(7), 13);
+        let record = s.rig.accesses.iter().find(|a| a.op == 1);
+        assert_eq!(record.map(|a| (a.rcid, a.mcid)), Some(own));
     }
-    // A record.
-    s.rig.fault(read(IOVA + 0x1000).of(7), 13);
-    let record = s.rig.accesses.iter().find(|a| a.op == 1);
-    assert_eq!(record.map(|a| (a.rcid, a.mcid)), Some(own));
     s.rig.set_ddtp(1, 0);
     let answer = s.rig.translate(read(IOVA));
     assert_eq!((answer.rcid, answer.mcid), own);

@@ -92,15 +92,14 @@ impl Setup {
 fn doublewords_have_the_byte_order_of_fctl_be() {
     for be in [0, 1] {
         let mut s = Setup::with(SV39, SV39, be, 0);
-        let table = s.rig.page();
         s.set(Context {
             ta: 0x8_0005 << 12,
-            msi: [1 << 60 | table >> 12, 0, 0x777],
+            msi: [1 << 60 | 0x777, 0x770, 0x777],
             ..s.context
         });
         assert_eq!(s.rig.translate(of(Ttyp::UntransRd, IOVA)).spa, PAGE);
         // In the other order V is 0, the second stage Bare or unknown, or reserved bits are 1.
-        for word in [0, 1, 2, 3, 6] {
+        for word in 0..7 {
             let at = s.ddt + 64 * u64::from(DEVICE) + 8 * word;
             let old = s.rig.load(at);
             s.rig.store(at, old.swap_bytes());
@@ -344,22 +343,26 @@ fn with_sxl_an_iova_has_32_bits() {
 #[test]
 fn with_sxl_a_guest_address_has_34_bits() {
     for (ttyp, _, cause) in KINDS {
-        for (bits, fctl) in [(0, 0), (SXL, 0), (SXL, GXL)] {
+        for (second, width, bits, fctl) in [
+            (SV39, 41, 0, 0),
+            (SV39, 41, SXL, 0),
+            (SV57, 59, 0, 0),
+            (SV57, 59, SXL, 0),
+            (SV39, 34, SXL, GXL), // Sv32x4
+        ] {
             let mut rig = Rig::new(61);
             rig.set_fctl(fctl);
-            let mut vm = Vm::with(&mut rig, 0, SV39, fctl != 0, [false; 2]);
+            let mut vm = Vm::with(&mut rig, 0, second, fctl != 0, [false; 2]);
             let inside = 1 << 33 | IOVA;
             vm.map_second(&mut rig, inside, 0, pte::at(PAGE, pte::ALL));
-            if fctl == 0 {
-                for bit in 34..41 {
-                    vm.map_second(&mut rig, 1 << bit | IOVA, 0, pte::at(PAGE, pte::ALL));
-                }
+            for bit in 34..width {
+                vm.map_second(&mut rig, 1 << bit | IOVA, 0, pte::at(PAGE, pte::ALL));
             }
             rig.directory(&[DEVICE], Context::of(&vm).tc(bits));
             rig.translate(of(ttyp, inside));
-            for bit in 34..41 {
+            for bit in 34..64 {
                 let beyond = of(ttyp, 1 << bit | IOVA);
-                if bits == 0 {
+                if bits == 0 && bit < width {
                     rig.translate(beyond);
                 } else {
                     assert_eq!(rig.fault(beyond, cause).iotval2, 1 << bit | IOVA);
@@ -377,12 +380,22 @@ fn forget(rig: &mut Rig, pscid: u32) {
 #[test]
 fn pscid_of_the_context_is_the_address_space() {
     let mut s = Setup::new(SV39, 0, 0);
-    s.rig.translate(of(Ttyp::UntransRd, IOVA));
-    s.vm.map_first(&mut s.rig, IOVA, 0, 0);
-    forget(&mut s.rig, 6);
-    s.rig.translate(of(Ttyp::UntransRd, IOVA));
-    forget(&mut s.rig, 5);
-    s.rig.fault(of(Ttyp::UntransRd, IOVA), 13);
+    for bit in 0..20 {
+        let pscid: u32 = 1 << bit;
+        s.set(Context {
+            ta: u64::from(pscid) << 12,
+            ..s.context
+        });
+        s.first(pte::ALL);
+        s.rig.translate(of(Ttyp::UntransRd, IOVA));
+        s.vm.map_first(&mut s.rig, IOVA, 0, 0);
+        for other in [0, pscid | 1 << ((bit + 1) % 20)] {
+            forget(&mut s.rig, other);
+            s.rig.translate(of(Ttyp::UntransRd, IOVA));
+        }
+        forget(&mut s.rig, pscid);
+        s.rig.fault(of(Ttyp::UntransRd, IOVA), 13);
+    }
 }
 
 #[test]
@@ -415,12 +428,12 @@ fn with_ids(words: impl FnOnce(&mut Rig) -> [u64; 2]) -> (Setup, u64) {
     let [low, high] = words(&mut s.rig);
     s.rig.store(table, low);
     s.rig.store(table + 8, high);
-    let context = Context {
+    s.context = Context {
         ta: s.context.ta | RCID << 40 | MCID << 52,
         msi: [1 << 60 | table >> 12, 0, GPA >> 12],
         ..s.context
     };
-    s.set(context);
+    s.set(s.context);
     (s, table)
 }
 
@@ -466,10 +479,49 @@ fn interrupt_files_have_the_ids_of_the_context_and_notices_those_of_the_iommu() 
     assert_eq!(notices, [(rcid, mcid)]);
 }
 
-/// A page of the first stage leads to this guest address; is it that of an interrupt file?
+/// Of both stages, of the second alone, and of none, from memory and from what is held.
+#[test]
+fn every_successful_answer_has_the_ids_of_the_context() {
+    let (mut s, _) = with_ids(|_| [PAGE >> 12 << 10 | 3 << 1 | 1, 0]);
+    let (iova, gpa) = (IOVA + 0x1000, GPA + 0x1000);
+    s.vm.map_first(&mut s.rig, iova, 0, pte::at(gpa, pte::ALL));
+    s.vm.map_second(&mut s.rig, gpa, 0, pte::at(PAGE, pte::ALL));
+    let both = s.context;
+    let second = Context { fsc: 0, ..both };
+    let none = Context {
+        iohgatp: 0,
+        msi: [0; 3],
+        ..second
+    };
+    for (context, request) in [
+        (both, of(Ttyp::UntransWr, IOVA)), // an interrupt file
+        (both, of(Ttyp::UntransWr, iova)),
+        (both.tc(EN_ATS), of(Ttyp::AtsReq, iova)),
+        (both.tc(EN_ATS), of(Ttyp::TransRd, PAGE)),
+        (both.tc(EN_ATS | T2GPA), of(Ttyp::AtsReq, iova)),
+        (both.tc(EN_ATS | T2GPA), of(Ttyp::TransRd, gpa)),
+        (second, of(Ttyp::UntransRd, gpa)),
+        (none, of(Ttyp::UntransRd, IOVA)),
+    ] {
+        s.set(context);
+        for _ in 0..2 {
+            let answer = s.rig.translate(request);
+            assert_eq!((answer.rcid, answer.mcid), (RCID, MCID), "{request:x?}");
+        }
+    }
+}
+
+/// A page of the first stage leads to this guest address; is it that of an interrupt file? Guest
+/// addresses beyond what it can lead to have none.
 fn is_interrupt_file(mode: u64, mask: u64, pattern: u64, page: u64) -> bool {
-    let mut s = Setup::new(SV39, SV57, 0);
-    s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(page << 12, pte::ALL));
+    let (first, iova) = match page >> 44 {
+        0 => (SV39, IOVA),
+        _ => (0, page << 12),
+    };
+    let mut s = Setup::new(first, SV57, 0);
+    if first != 0 {
+        s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(page << 12, pte::ALL));
+    }
     s.vm.map_second(&mut s.rig, page << 12, 0, pte::at(PAGE, pte::ALL));
     let table = s.rig.pages(16);
     let context = Context {
@@ -477,7 +529,7 @@ fn is_interrupt_file(mode: u64, mask: u64, pattern: u64, page: u64) -> bool {
         ..s.context
     };
     s.set(context);
-    let answer = s.rig.ask(of(Ttyp::UntransWr, IOVA));
+    let answer = s.rig.ask(of(Ttyp::UntransWr, iova));
     // The table is empty.
     match answer.cause {
         0 => assert_eq!(answer.spa, PAGE),
@@ -495,8 +547,8 @@ fn with_msiptp_off_there_are_no_interrupt_files() {
 
 #[test]
 fn bits_that_the_mask_lacks_must_equal_the_pattern() {
-    for bit in 0..44 {
-        let mask = 0x400_0000_0028;
+    for bit in 0..47 {
+        let mask = 0x2400_0000_0028;
         let equal = mask >> bit & 1 == 1;
         let page = 0x1_2345 ^ 1 << bit;
         assert_eq!(
@@ -514,5 +566,13 @@ fn bits_of_the_mask_are_not_compared() {
             assert!(is_interrupt_file(1, 7, pattern, 0x1_2340 | low));
         }
         assert!(!is_interrupt_file(1, 7, pattern, 0x1_2348));
+    }
+    for bit in 0..47 {
+        assert!(is_interrupt_file(
+            1,
+            1 << bit,
+            0x1_2345,
+            0x1_2345 ^ 1 << bit
+        ));
     }
 }

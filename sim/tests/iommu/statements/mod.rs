@@ -30,4 +30,5 @@ mod queue_bases;
 mod refused_page_requests;
 mod registers;
 mod spaces;
+mod table_addresses;
 mod walks;

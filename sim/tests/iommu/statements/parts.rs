@@ -371,6 +371,38 @@ fn addresses_in_a_context_are_checked_where_it_is_located() {
     }
 }
 
+/// Beyond PAS the first stage's root is misconfigured with cause 267, if it is in use and not a guest
+/// address.
+#[test]
+fn addresses_in_a_process_context_are_checked_where_it_is_located() {
+    for second in [0, SV39] {
+        let mut s = Setup::other(SV39, second);
+        let root = s.vm.table(&mut s.rig);
+        let good = Process::of(&s.vm);
+        let context = Context {
+            fsc: pd::PD8 << 60 | root >> 12,
+            ..Context::of(&s.vm).tc(tc::PDTV | SBE)
+        };
+        for bit in 28..44 {
+            // Nothing is there; guest addresses have 41 bits.
+            let cause = match (second, bit) {
+                (0, 32..) => 267,
+                (0, _) => 13,
+                _ => 21,
+            };
+            for (fsc, cause) in [(good.fsc | 1 << bit, cause), (1 << bit, 0)] {
+                let process = Process { fsc, ..good };
+                s.rig
+                    .set_process(&mut s.vm, root, pd::PD8, PROCESS, process, true);
+                s.set(context);
+                let iova = if fsc >> 60 == 0 { GPA } else { IOVA };
+                let request = Request::new(Ttyp::UntransRd, DEVICE, iova);
+                assert_eq!(s.rig.ask(request.of(PROCESS)).cause, cause, "{bit}");
+            }
+        }
+    }
+}
+
 /// An address with a bit beyond PAS in the entry is an access fault by type, and nothing is
 /// accessed there. The last page is as any other.
 fn reaches_up_to_pas(s: &mut Setup, entry: u64) {

@@ -24,9 +24,11 @@ fn not_suppressed(cause: u64, provoke: impl Fn(&mut Setup)) {
 }
 
 impl Setup {
-    /// The request meets this cause, reported or not.
+    /// The request meets this cause, reported or not, and gets an error.
     fn meets(&mut self, request: Request, cause: u64) {
-        assert_eq!(self.rig.ask(request).cause, cause);
+        let answer = self.rig.ask(request);
+        assert_eq!(answer.cause, cause);
+        assert_ne!(answer.status, 0, "cause {cause}");
     }
 
     fn reads(&mut self, cause: u64) {

@@ -30,6 +30,13 @@ const PDT: Causes = Causes {
     corrupt: 269,
 };
 
+/// A new page with bits above the lower 32 of its address; each of its bits is inverted in the address of
+/// the inverted one.
+fn far_page(rig: &mut Rig, inverted: bool) -> u64 {
+    let all = if inverted { 0xff_ffff_ffff_f000 } else { 0 };
+    rig.page() ^ 0x5a_5a5a_0000_0000 ^ all
+}
+
 /// A directory with one valid context, by which [`IOVA`] keeps its address.
 struct Directory {
     rig: Rig,
@@ -42,15 +49,21 @@ struct Directory {
 impl Directory {
     /// Of devices, in extended format or in base format.
     fn of_devices(extended: bool, levels: usize) -> Self {
+        Self::of_device(extended, levels, false)
+    }
+
+    /// With the bits of the device's number and of its tables' addresses inverted, or not.
+    fn of_device(extended: bool, levels: usize, inverted: bool) -> Self {
         let (mut rig, low, size) = match extended {
             true => (Rig::new(31), 6, 64),
             false => (Rig::minimal(31), 7, 32),
         };
         // The bits that the mode can have.
-        let device = DEVICE & ((1 << [low, low + 9, 24][levels - 1]) - 1);
+        let number = if inverted { !DEVICE } else { DEVICE };
+        let device = number & ((1 << [low, low + 9, 24][levels - 1]) - 1);
         let id = u64::from(device);
         let index = [id & ((1 << low) - 1), id >> low & 0x1ff, id >> (low + 9)];
-        let tables: Vec<u64> = (0..levels).map(|_| rig.page()).collect();
+        let tables: Vec<u64> = (0..levels).map(|_| far_page(&mut rig, inverted)).collect();
         let mut pointers = Vec::new();
         for level in (1..levels).rev() {
             let at = tables[level] + 8 * index[level];
@@ -70,23 +83,35 @@ impl Directory {
 
     /// Of processes, behind a second stage or none.
     fn of_processes(second: u64, mode: u64) -> Self {
+        Self::of_process(second, mode, false)
+    }
+
+    /// As [`Self::of_device`]; of guest addresses nothing is inverted.
+    fn of_process(second: u64, mode: u64, inverted: bool) -> Self {
         let mut rig = Rig::new(32);
         let mut vm = Vm::new(&mut rig, 0, second);
         if second != 0 {
             vm.map_second(&mut rig, IOVA, 0, pte::at(IOVA, pte::ALL));
         }
         let levels = mode as usize;
-        let process = PROCESS & ((1 << [8, 17, 20][levels - 1]) - 1);
+        let number = if inverted { !PROCESS } else { PROCESS };
+        let process = number & ((1 << [8, 17, 20][levels - 1]) - 1);
         let id = u64::from(process);
         let index = [id & 0xff, id >> 8 & 0x1ff, id >> 17];
-        let tables: Vec<u64> = (0..levels).map(|_| vm.table(&mut rig)).collect();
+        let tables: Vec<u64> = (0..levels)
+            .map(|_| match second {
+                0 => far_page(&mut rig, inverted),
+                _ => vm.table(&mut rig),
+            })
+            .collect();
+        let physical = |at| if second == 0 { at } else { vm.physical(at) };
         let mut pointers = Vec::new();
         for level in (1..levels).rev() {
-            let at = vm.physical(tables[level] + 8 * index[level]);
+            let at = physical(tables[level] + 8 * index[level]);
             rig.store(at, pte::at(tables[level - 1], 1));
             pointers.push(at);
         }
-        let context = vm.physical(tables[0] + 16 * index[0]);
+        let context = physical(tables[0] + 16 * index[0]);
         rig.store(context, 1);
         let device = 5;
         rig.directory(
@@ -264,12 +289,14 @@ fn invalid_contexts(directory: Directory, size: u64, causes: &Causes) {
 
 #[test]
 fn levels_of_the_device_directory() {
-    for (levels, mut d) in [1, 2, 3, 1, 2, 3]
-        .into_iter()
-        .zip(Directory::all_of_devices())
-    {
-        assert_eq!(d.pointers.len() + 1, levels);
-        d.reads_each_level_once();
+    for extended in [true, false] {
+        for levels in 1..4 {
+            for inverted in [false, true] {
+                let mut d = Directory::of_device(extended, levels, inverted);
+                assert_eq!(d.pointers.len() + 1, levels);
+                d.reads_each_level_once();
+            }
+        }
     }
 }
 
@@ -331,12 +358,14 @@ fn invalid_device_contexts() {
 
 #[test]
 fn levels_of_the_process_directory() {
-    for (levels, mut d) in [1, 2, 3, 1, 2, 3]
-        .into_iter()
-        .zip(Directory::all_of_processes())
-    {
-        assert_eq!(d.pointers.len() + 1, levels);
-        d.reads_each_level_once();
+    for second in [0, SV39] {
+        for (levels, mode) in [(1, pd::PD8), (2, pd::PD17), (3, pd::PD20)] {
+            for inverted in [false, true] {
+                let mut d = Directory::of_process(second, mode, inverted);
+                assert_eq!(d.pointers.len() + 1, levels);
+                d.reads_each_level_once();
+            }
+        }
     }
 }
 
