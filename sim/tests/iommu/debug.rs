@@ -74,7 +74,7 @@ fn sizes_of_both_stages() {
             let mut rig = Rig::new(14);
             let mut vm = Vm::new(&mut rig, SV39, SV39);
             let size = first_size.min(second_size);
-            let at = size / 2 & !0xfff;
+            let at = (size / 2) & !0xfff;
             vm.map_first(&mut rig, iova + at, first_level, leaf(gpa, first_size));
             vm.map_second(&mut rig, gpa + at, second_level, leaf(spa, second_size));
             rig.directory(&[DEVICE], Context::of(&vm));

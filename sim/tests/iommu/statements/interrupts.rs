@@ -268,16 +268,17 @@ fn a_condition_that_stands_sets_its_bit_again() {
 /// the bit. What was there before is cleared.
 #[test]
 fn what_happens_when_a_bit_is_cleared_sets_it() {
-    let causes: [(u64, fn(&mut Rig)); 3] = [
-        (FAULTS.pending, |rig| {
+    let causes: [fn(&mut Rig); 3] = [
+        |rig| {
             rig.begin(Request::new(Ttyp::UntransRd, DEVICE + 1, 0));
-        }),
-        (PMIP, |rig| {
-            rig.write(reg::IOHPMCYCLES, 8, (u64::MAX >> 1) - 30);
-        }),
-        (PAGES.pending, |rig| rig.message(&PAGE_REQUEST)),
+        },
+        |rig| rig.write(reg::IOHPMCYCLES, 8, (u64::MAX >> 1) - 30),
+        |rig| rig.message(&PAGE_REQUEST),
     ];
-    for (bit, cause) in causes {
+    for (bit, cause) in [FAULTS.pending, PMIP, PAGES.pending]
+        .into_iter()
+        .zip(causes)
+    {
         let begun = |wait| {
             let mut rig = enabled(Condition::Illegal);
             cause(&mut rig);
