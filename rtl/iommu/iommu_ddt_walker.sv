@@ -110,10 +110,8 @@ module iommu_ddt_walker
       .misconfigured_o(dc_misconfigured),
       .dc_o           (dc_d)
   );
-  logic wide;
-  assign wide = Cfg.wide_address == WideMisconfigured && beyond_pas(Cfg, {8'd0, entry[53:10]});
   assign valid = dc_valid;  // V is bit 0 of either
-  assign misconfigured = level_q != 2'd0 ? (entry[9:1] != '0 || entry[63:54] != '0 || wide)
+  assign misconfigured = level_q != 2'd0 ? (entry[9:1] != '0 || entry[63:54] != '0)
                                          : dc_misconfigured;
 
   always_comb begin

@@ -100,9 +100,9 @@ module iommu_pdt_walker
     {mode_ok, s1_mode} = s1_scheme(Cfg, dc_i.sxl, fsc[63:60]);
     // With a second stage these are guest addresses.
     wide = Cfg.wide_address == WideMisconfigured && dc_i.s2_mode == PtBare &&
-           beyond_pas(Cfg, {8'd0, level_q != 2'd0 ? ta[53:10] : fsc[43:0]});
+           beyond_pas(Cfg, {8'd0, fsc[43:0]});
     misconfigured = level_q != 2'd0 ?
-        (ta[9:1] != '0 || ta[63:54] != '0 || wide) :
+        (ta[9:1] != '0 || ta[63:54] != '0) :
         (ta[11:3] != '0 || ta[63:32] != '0 || fsc[59:44] != '0 || !mode_ok ||
          (fsc[63:60] != '0 && wide));
   end

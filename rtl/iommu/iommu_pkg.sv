@@ -153,10 +153,10 @@ package iommu_pkg;
     logic [3:0]   code;          // PRG Response: response code
   } msg_out_t;
 
-  /// When an address beyond PAS in a directory is found out (IOMMU §2.1.4 and §2.2.4, notes).
+  /// When an address beyond PAS in a context is found out (IOMMU §2.1.4 and §2.2.4, notes).
   typedef enum logic {
     WideAccessFault   = 1'b0,  // by the access that uses it
-    WideMisconfigured = 1'b1   // by the check of the entry that holds it
+    WideMisconfigured = 1'b1   // by the check of the context that holds it
   } wide_address_e;
 
   /// What becomes of bits of the MSI address mask and pattern beyond the widest guest address (IOMMU

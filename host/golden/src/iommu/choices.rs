@@ -4,13 +4,14 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Deserializer};
 
-/// What becomes of an address in a device directory that is wider than `capabilities.PAS`.
+/// What becomes of an address in a device or process context that is wider than `capabilities.PAS`.
+/// One in a non-leaf entry of a directory always fails when it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WideAddress {
     /// The access that uses it faults.
     AccessFault,
-    /// The entry that holds it is misconfigured.
+    /// The context that holds it is misconfigured.
     Misconfigured,
 }
 

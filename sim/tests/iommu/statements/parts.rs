@@ -403,6 +403,37 @@ fn addresses_in_a_process_context_are_checked_where_it_is_located() {
     }
 }
 
+/// The address in a non-leaf entry is of no context: what would be read there cannot be (IOMMU §2.3.1,
+/// §2.3.2).
+#[test]
+fn directories_reach_up_to_pas() {
+    const TWO_LEVELS: u64 = 3;
+    let mut s = Setup::other(SV39, 0);
+    let (root, processes) = (s.rig.page(), s.vm.table(&mut s.rig));
+    s.rig.store_as(root, pte::at(s.ddt, 1), true);
+    s.rig.set_ddtp(TWO_LEVELS, root);
+    let process = Process::of(&s.vm);
+    s.rig
+        .set_process(&mut s.vm, processes, pd::PD17, PROCESS, process, true);
+    s.set(Context {
+        fsc: pd::PD17 << 60 | processes >> 12,
+        ..Context::of(&s.vm).tc(tc::PDTV | SBE)
+    });
+    let request = READ.of(PROCESS);
+    for (pointer, cause) in [(root, 257), (processes, 265)] {
+        assert_eq!(s.rig.translate(request).spa, PAGE);
+        let good = s.rig.load_as(pointer, true);
+        for bit in 44..56 {
+            s.rig.store_as(pointer, good | pte::at(1 << bit, 0), true);
+            s.rig.forget();
+            s.rig.fault(request, cause);
+            assert!(s.rig.accesses.iter().all(|a| a.addr < END), "{bit}");
+        }
+        s.rig.store_as(pointer, good, true);
+        s.rig.forget();
+    }
+}
+
 /// An address with a bit beyond PAS in the entry is an access fault by type, and nothing is
 /// accessed there. The last page is as any other.
 fn reaches_up_to_pas(s: &mut Setup, entry: u64) {

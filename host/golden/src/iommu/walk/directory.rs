@@ -2,8 +2,8 @@
 
 use super::stages::Purpose;
 use super::{Entry, Step, Tables, Walk, fault, native, stop};
+use crate::iommu::MemoryFault;
 use crate::iommu::context::{DeviceContext, ProcessContext, root};
-use crate::iommu::{MemoryFault, WideAddress};
 
 /// Reserved bits of a non-leaf entry of either directory.
 const RESERVED: u64 = 0xffc0_0000_0000_03fe;
@@ -48,11 +48,6 @@ impl<T: Tables> Walk<'_, T> {
                 return fault(259, "IOMMU §2.3.1 step 6");
             }
             table = next(ddte);
-            if self.choices.wide_address == WideAddress::Misconfigured
-                && !self.caps.addressable(table)
-            {
-                return fault(259, "IOMMU §2.1.4 note (address width)");
-            }
         }
         let at = table + ddi[0] * self.caps.dc_size();
         let entry = Entry::Context { device_id, big };
@@ -106,12 +101,6 @@ impl<T: Tables> Walk<'_, T> {
                 return fault(267, "IOMMU §2.3.2 step 7");
             }
             table = next(pdte);
-            if self.choices.wide_address == WideAddress::Misconfigured
-                && dc.iohgatp_mode() == 0
-                && !self.caps.addressable(table)
-            {
-                return fault(267, "IOMMU §2.2.4 note (address width)");
-            }
         }
         let at = self.directory_address(dc, table, pdi[0] * 16)?;
         let entry = Entry::ProcessContext {
