@@ -17,6 +17,15 @@ const KINDS: [(Ttyp, u64, u64); 3] = [
     (Ttyp::UntransRx, 12, 20),
 ];
 
+/// What an access sets.
+fn set_by(ttyp: Ttyp) -> u64 {
+    if ttyp == Ttyp::UntransWr {
+        pte::A | pte::D
+    } else {
+        pte::A
+    }
+}
+
 struct Setup {
     rig: Rig,
     vm: Vm,
@@ -60,11 +69,7 @@ fn first_stage() {
             s.vm.map_first(&mut s.rig, IOVA, 0, pte::at(GPA, CLEAN));
             s.rig.forget();
             s.rig.translate(ask(ttyp));
-            let set = if ttyp == Ttyp::UntransWr {
-                pte::A | pte::D
-            } else {
-                pte::A
-            };
+            let set = set_by(ttyp);
             assert_eq!(
                 s.vm.first_value(&mut s.rig, IOVA, 0),
                 pte::at(GPA, CLEAN | set)
@@ -95,11 +100,7 @@ fn second_stage() {
             s.vm.map_second(&mut s.rig, gpa, 0, pte::at(PAGE, CLEAN));
             s.rig.forget();
             assert_eq!(s.rig.translate(ask(ttyp)).spa, PAGE);
-            let set = if ttyp == Ttyp::UntransWr {
-                pte::A | pte::D
-            } else {
-                pte::A
-            };
+            let set = set_by(ttyp);
             assert_eq!(
                 s.vm.second_value(&mut s.rig, gpa, 0),
                 pte::at(PAGE, CLEAN | set)
@@ -262,11 +263,7 @@ fn no_bit_is_cleared() {
             s.vm.map_second(&mut s.rig, GPA, 0, pte::at(PAGE, old));
             s.rig.forget();
             assert_eq!(s.rig.translate(ask(ttyp)).spa, PAGE);
-            let set = if ttyp == Ttyp::UntransWr {
-                pte::A | pte::D
-            } else {
-                pte::A
-            };
+            let set = set_by(ttyp);
             let first = s.vm.first_value(&mut s.rig, IOVA, 0);
             assert_eq!(first, pte::at(GPA, old | set), "{ttyp:?} {lacks:#x}");
             let second = s.vm.second_value(&mut s.rig, GPA, 0);
@@ -283,10 +280,8 @@ fn updates_keep_the_byte_order() {
         for rv32 in [false, true] {
             // Modes Sv39 and Sv32 have the same number.
             let mut s = Setup::with(SV39, SV39, SADE | GADE, rv32, big);
-            for (ttyp, set) in [
-                (Ttyp::UntransRd, pte::A),
-                (Ttyp::UntransWr, pte::A | pte::D),
-            ] {
+            for ttyp in [Ttyp::UntransRd, Ttyp::UntransWr] {
+                let set = set_by(ttyp);
                 s.vm.map_first(&mut s.rig, iova, 0, pte::at(gpa, CLEAN));
                 s.vm.map_second(&mut s.rig, gpa, 0, pte::at(spa, CLEAN));
                 s.rig.forget();
